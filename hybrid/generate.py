@@ -1,0 +1,63 @@
+"""Text from a model: prefill reads a prompt, decode adds one token, sample repeats it.
+
+All three are the model's one call at different lengths. The cache is a list of layer states.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hybrid.model import Cache, HybridLM
+
+
+@torch.inference_mode()
+def prefill(
+    model: HybridLM, ids_BT: Tensor, *, chunk: int = 4096, cache: Cache | None = None
+) -> tuple[Tensor, Cache]:
+    """Return (the logits after the last token (B, V), the cache), reading `chunk` tokens a call."""
+    if ids_BT.shape[1] == 0:
+        raise ValueError("prefill: the prompt has no tokens; give at least one")
+    for piece_BT in ids_BT.split(chunk, dim=1):
+        x_BTD, cache, _ = model.hidden(piece_BT, cache)
+    assert cache is not None
+    return model.head(x_BTD[:, -1]), cache
+
+
+@torch.inference_mode()
+def decode(model: HybridLM, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    """Return (the logits after one more token per sequence (B, V), the cache with it)."""
+    output = model(ids_B[:, None], cache)
+    return output.logits_BTV[:, -1], output.cache
+
+
+def sample(
+    model: HybridLM,
+    ids_BT: Tensor,
+    *,
+    tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """Yield `tokens` tokens (B,) that continue the prompt; temperature 0 takes the likeliest."""
+    if temperature < 0:
+        raise ValueError(f"sample: temperature={temperature} must be 0 or more")
+    draws = torch.Generator(ids_BT.device).manual_seed(seed)
+    logits_BV, cache = prefill(model, ids_BT)
+    for _ in range(tokens):
+        ids_B = _choose(logits_BV.float(), temperature, draws)
+        yield ids_B
+        logits_BV, cache = decode(model, ids_B, cache)
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Return the bytes that the tensors of `cache` really hold."""
+    held = [tensor for state in cache for tensor in state.tensors()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def _choose(logits_BV: Tensor, temperature: float, draws: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return logits_BV.argmax(dim=-1)
+    probability_BV = torch.softmax(logits_BV / temperature, dim=-1)
+    return torch.multinomial(probability_BV, 1, generator=draws)[:, 0]

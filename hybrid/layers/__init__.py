@@ -1,0 +1,14 @@
+"""Spec class -> module class. A new kind of layer is one spec, one file here and one line here.
+
+Every mixer is called as (x_BTD, state) -> (y_BTD, state), where state None starts a sequence.
+Every feed-forward is called as x_BTD -> (y_BTD, routings), one Routing per router it holds.
+"""
+
+from hybrid import spec
+from hybrid.layers.attention import Attention
+from hybrid.layers.mamba import Mamba
+from hybrid.layers.mlp import MLP
+from hybrid.layers.moe import MoE
+
+MIXERS = {spec.Attention: Attention, spec.Mamba: Mamba}
+FEED_FORWARDS = {spec.MLP: MLP, spec.MoE: MoE}

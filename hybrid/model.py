@@ -1,0 +1,129 @@
+"""The model: embed, run every layer, predict. It never asks what kind a layer is."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybrid import ops as backends
+from hybrid.init import initialise
+from hybrid.layers import FEED_FORWARDS, MIXERS
+from hybrid.layers.attention import KeysValues
+from hybrid.layers.mamba import MambaState
+from hybrid.layers.moe import Routing
+from hybrid.layers.norm import RMSNorm
+from hybrid.ops import Ops
+from hybrid.spec import Layer, ModelSpec
+
+Cache = list[KeysValues | MambaState]  # one state per layer
+
+
+class Output(NamedTuple):
+    """What a forward pass returns, whatever the model."""
+
+    logits_BTV: Tensor
+    cache: Cache
+    routings: tuple[Routing, ...]  # one per router, from the first layer on
+
+
+class Mixing(nn.Module):
+    """x + mixer(norm(x))."""
+
+    def __init__(self, layer: Layer, spec: ModelSpec, ops: Ops):
+        super().__init__()
+        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.mixer = MIXERS[type(layer.mixer)](layer.mixer, spec.width, spec.norm_eps, ops)
+
+    def forward(self, x_BTD: Tensor, state):
+        y_BTD, state = self.mixer(self.norm(x_BTD), state)
+        return x_BTD + y_BTD, state
+
+
+class Feeding(nn.Module):
+    """x + feed_forward(norm(x))."""
+
+    def __init__(self, layer: Layer, spec: ModelSpec):
+        super().__init__()
+        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.feed_forward = FEED_FORWARDS[type(layer.feed_forward)](layer.feed_forward, spec.width)
+
+    def forward(self, x_BTD: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+        y_BTD, routings = self.feed_forward(self.norm(x_BTD))
+        return x_BTD + y_BTD, routings
+
+
+class NoFeeding(nn.Module):
+    """What follows the mixer in a layer of a mixer alone: nothing, not even a norm."""
+
+    def forward(self, x_BTD: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+        return x_BTD, ()
+
+
+class Block(nn.Module):
+    """One layer: a mixer, then a feed-forward."""
+
+    def __init__(self, layer: Layer, spec: ModelSpec, ops: Ops):
+        super().__init__()
+        self.mixing = Mixing(layer, spec, ops)
+        self.feeding = NoFeeding() if layer.feed_forward is None else Feeding(layer, spec)
+
+    def forward(self, x_BTD: Tensor, state):
+        x_BTD, state = self.mixing(x_BTD, state)
+        x_BTD, routings = self.feeding(x_BTD)
+        return x_BTD, state, routings
+
+
+class HybridLM(nn.Module):
+    """A language model of the hybrid family; make one with `build`."""
+
+    def __init__(self, spec: ModelSpec, ops: Ops):
+        super().__init__()
+        self.spec, self.ops = spec, ops
+        self.embed = nn.Embedding(spec.vocab, spec.width)
+        self.blocks = nn.ModuleList(
+            Block(layer, spec, ops) for layer in spec.layers
+        )
+        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.head = nn.Linear(spec.width, spec.vocab, bias=False)
+        if spec.tied:
+            self.head.weight = self.embed.weight
+
+    def hidden(
+        self, ids_BT: Tensor, cache: Cache | None = None
+    ) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
+        """Return (the normalised last hidden states (B, T, D), the cache after them, routings)."""
+        x_BTD = self.embed(ids_BT)
+        states, routings = [], []
+        for block, state in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+            x_BTD, state, routed = block(x_BTD, state)
+            states.append(state)
+            routings.extend(routed)
+        return self.norm(x_BTD), states, tuple(routings)
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Output:
+        """Return logits for the token after each of `ids_BT`, which continue what `cache` saw."""
+        x_BTD, cache, routings = self.hidden(ids_BT, cache)
+        return Output(self.head(x_BTD), cache, routings)
+
+
+def build(
+    spec: ModelSpec,
+    *,
+    ops: Ops | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> HybridLM:
+    """Return the model of `spec` with weights drawn from `seed`, in fp32 on `device`.
+
+    `ops` None takes the fastest implementation for the device (`hybrid.ops.best_for`). A weight
+    depends on the seed and its own name and shape alone, so two models share the initial weights
+    of the parts they share.
+    """
+    ops = backends.best_for(torch.device(device)) if ops is None else ops
+    with torch.device("meta"):
+        model = HybridLM(spec, ops)
+    model.to_empty(device=device)
+    if spec.tied:
+        model.head.weight = model.embed.weight  # to_empty gives every name memory of its own
+    initialise(model, spec, seed)
+    return model
