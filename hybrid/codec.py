@@ -36,7 +36,7 @@ def decode(kind: Any, data: Any, where: str = "") -> Any:
         return _decode_union(kind, data, where)
     if typing.get_origin(kind) is tuple:
         return _decode_tuple(kind, data, where)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, where)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if data not in set(kind):
@@ -75,7 +75,11 @@ def _decode_union(kind: Any, data: Any, where: str) -> Any:
     options = typing.get_args(kind)
     if data is None and types.NoneType in options:
         return None
-    classes = [option for option in options if dataclasses.is_dataclass(option)]
+    classes = [
+        option
+        for option in options
+        if isinstance(option, type) and dataclasses.is_dataclass(option)
+    ]
     if isinstance(data, dict):
         for option in classes:
             if data.get("kind") == option.__name__:

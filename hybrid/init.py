@@ -9,6 +9,7 @@ the square root of the number of residual additions (GPT-2 report, section 2.3; 
 import hashlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def norm(_module: RMSNorm, _out_std: float) -> dict[str, Rule]:
     return {"weight": ones}
 
 
-RULES = {
+RULES: dict[type, Callable[[Any, float], dict[str, Rule]]] = {
     layers.Attention: attention,
     layers.Mamba: mamba,
     ShortConv: short_conv,

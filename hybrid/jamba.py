@@ -13,6 +13,7 @@ from hybrid.spec import (
     FeedForward,
     Layer,
     Mamba,
+    Mixer,
     ModelSpec,
     MoE,
     require,
@@ -50,7 +51,7 @@ def jamba(
     require(
         0 <= moe_offset < e, f"jamba: moe_offset={moe_offset} must lie in 0..e-1={e - 1} (e={e})"
     )
-    mixers = {"A": attention, "M": mamba}
+    mixers: dict[str, Mixer] = {"A": attention, "M": mamba}
 
     def feed_forward(index: int) -> FeedForward:
         return moe if moe is not None and index % e == moe_offset else MLP(hidden=hidden)
@@ -66,7 +67,12 @@ def jamba(
     )
 
 
-def mixer_word(*, l: int, ratio: tuple[int, int], attention_offset: int | None = None) -> str:  # noqa: E741
+def mixer_word(
+    *,
+    l: int,  # noqa: E741
+    ratio: tuple[int, int],
+    attention_offset: int | None = None,
+) -> str:
     """Return the mixers of one block as a word, such as "MMMMAMMM" for l=8 and ratio (1, 7).
 
     In every period of a+m layers the a attention layers are spread evenly, starting at the offset:

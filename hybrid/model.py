@@ -1,6 +1,6 @@
 """The model: embed, run every layer, predict. It never asks what kind a layer is."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,7 @@ class HybridLM(nn.Module):
         super().__init__()
         self.spec, self.ops = spec, ops
         self.embed = nn.Embedding(spec.vocab, spec.width)
-        self.blocks = nn.ModuleList(
-            Block(layer, spec, ops) for layer in spec.layers
-        )
+        self.blocks = nn.ModuleList(Block(layer, spec, ops) for layer in spec.layers)
         self.norm = RMSNorm(spec.width, spec.norm_eps)
         self.head = nn.Linear(spec.width, spec.vocab, bias=False)
         if spec.tied:
@@ -93,8 +91,10 @@ class HybridLM(nn.Module):
     ) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
         """Return (the normalised last hidden states (B, T, D), the cache after them, routings)."""
         x_BTD = self.embed(ids_BT)
-        states, routings = [], []
-        for block, state in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+        start: list[Any] = [None] * len(self.blocks)
+        states: Cache = []
+        routings: list[Routing] = []
+        for block, state in zip(self.blocks, cache or start, strict=True):
             x_BTD, state, routed = block(x_BTD, state)
             states.append(state)
             routings.extend(routed)

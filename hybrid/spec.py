@@ -63,9 +63,7 @@ class Attention:
     positions: Rope | None = None  # None: no positional encoding, as in Jamba
 
     def __post_init__(self):
-        require_positive(
-            "Attention", heads=self.heads, kv_heads=self.kv_heads, window=self.window
-        )
+        require_positive("Attention", heads=self.heads, kv_heads=self.kv_heads, window=self.window)
         require(
             self.heads % self.kv_heads == 0,
             f"Attention: kv_heads={self.kv_heads} must divide heads={self.heads}",
@@ -195,9 +193,7 @@ def _check_fit(layer: Layer, width: int, where: str) -> None:
     require(isinstance(layer, Layer), f"{where}={layer!r} must be a Layer")
     match layer.mixer:
         case Attention(heads=heads, positions=positions):
-            require(
-                width % heads == 0, f"{where}.mixer: heads={heads} must divide width={width}"
-            )
+            require(width % heads == 0, f"{where}.mixer: heads={heads} must divide width={width}")
             require(
                 positions is None or (width // heads) % 2 == 0,
                 f"{where}.mixer: Rope rotates pairs, so the head width "

@@ -68,5 +68,7 @@ class MoE(nn.Module):
         groups = x_nD.index_select(0, order // K).split(counts)
         weights = zip(self.gate_up_XFD, self.down_XDF, strict=True)
         outs = [swiglu(x, *weight) for x, weight in zip(groups, weights, strict=True) if len(x)]
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        back = torch.empty_like(order).scatter_(
+            0, order, torch.arange(len(order), device=order.device)
+        )
         return torch.cat(outs).index_select(0, back).view(len(x_nD), K, -1)

@@ -28,9 +28,7 @@ class Ops:
     scan: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], ScanResult]
 
 
-REFERENCE = Ops(
-    name="reference", attend=reference.attend, conv=reference.conv, scan=reference.scan
-)
+REFERENCE = Ops(name="reference", attend=reference.attend, conv=reference.conv, scan=reference.scan)
 TORCH = Ops(name="torch", attend=cpu.attend, conv=reference.conv, scan=reference.scan)
 CPU = Ops(name="cpu", attend=cpu.attend, conv=cpu.conv, scan=cpu.scan)
 ALL = {ops.name: ops for ops in (REFERENCE, TORCH, CPU)}

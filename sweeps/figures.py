@@ -1,0 +1,126 @@
+"""Figures of a sweep: each a function of a DataFrame, saved as PNG and SVG."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sweeps.results import keys
+from sweeps.statistics import interval
+from sweeps.table import by_arm
+
+# Okabe and Ito's colours without the yellow: told apart by colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+MIB = 2**20
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "hybrid-workbench",
+}
+
+
+def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
+    """Return loss, prefill, decode and memory against the attention:Mamba ratio.
+
+    Small marks are seeds; lines join means with 95% Student-t intervals. `arms` is their order.
+    """
+    groups = by_arm(trials, arms)
+    if not groups:
+        raise LookupError("the ratio figure needs at least one complete trial; there is none")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 7), layout="constrained")
+        ((loss, prefill), (decode, memory)) = figure.subplots(2, 2)
+        _lines(loss, groups, "valid_bits_per_byte", "held-out bits per byte", lambda key: key)
+        loss.set_title("Loss")
+        _lines(prefill, groups, "prefill_tokens_per_s", "tokens/s", _context)
+        prefill.set_title("Prefill throughput, batch 1, by prompt length")
+        _lines(decode, groups, "decode_ms", "ms per token", _context)
+        decode.set_title("Decode time, batch 1, by context length")
+        _lines(memory, groups, "cache_bytes", "MiB", lambda c: f"cache, {_context(c)}", 1 / MIB)
+        _line(memory, groups, "train_peak_bytes", "training peak", 5, 1 / MIB)
+        memory.set_title("Memory: cache at batch 1, and peak while training")
+        memory.set_yscale("log")
+        for axes in (prefill, decode):
+            axes.set_ylim(bottom=0)
+        for axes in (loss, prefill, decode, memory):
+            _ratio_axis(axes, groups)
+        figure.suptitle(_title(groups), x=0.01, ha="left", fontsize=9)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `figure` as stem.png and stem.svg, and return both paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    for path in paths:
+        metadata = {"Date": None} if path.suffix == ".svg" else None  # equal data, equal file
+        figure.savefig(path, dpi=160, metadata=metadata)
+    return paths
+
+
+def _lines(axes: Axes, groups: list[pd.DataFrame], column: str, unit: str, name, scale=1.0) -> None:
+    """Draw one line for each key of a mapped column, each labelled at its right end."""
+    for index, key in enumerate(keys(pd.concat(groups), column)):
+        _line(axes, groups, f"{column}.{key}", name(key), index, scale)
+    axes.set_ylabel(unit)
+
+
+def _line(
+    axes: Axes, groups: list[pd.DataFrame], column: str, name: str, index: int, scale: float
+) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    x = np.arange(len(groups))
+    means = [interval(scale * rows[column]) for rows in groups]
+    for place, rows in enumerate(groups):
+        seeds = np.full(len(rows), place) + np.linspace(-0.06, 0.06, len(rows))
+        axes.plot(seeds, scale * rows[column], marker, color=colour, ms=3, alpha=0.5, mew=0)
+    y, half = [m.mean for m in means], [np.nan_to_num(m.half) for m in means]
+    axes.errorbar(x, y, half, color=colour, lw=1.5, capsize=3, marker=marker, ms=5)
+    axes.annotate(
+        name,
+        (x[-1], y[-1]),
+        xytext=(9, 0),
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        fontsize=8,
+    )
+
+
+def _ratio_axis(axes: Axes, groups: list[pd.DataFrame]) -> None:
+    labels = [f"{rows['ratio'].iloc[0]}\n{_share(rows['ratio'].iloc[0]):.4g}%" for rows in groups]
+    axes.set_xticks(range(len(groups)), labels)
+    axes.set_xlim(-0.3, len(groups) - 0.2)
+    axes.set_xlabel("attention : Mamba layers, share of attention among mixers")
+
+
+def _share(ratio: str) -> float:
+    a, m = map(int, ratio.split(":"))
+    return 100 * a / (a + m)
+
+
+def _context(key: str) -> str:
+    tokens = int(key)
+    return f"{tokens // 1024}K tokens" if tokens % 1024 == 0 else f"{tokens} tokens"
+
+
+def _title(groups: list[pd.DataFrame]) -> str:
+    rows = pd.concat(groups)
+    low, high = rows["params"].min() / 1e6, rows["params"].max() / 1e6
+    tokens = rows["train_tokens"].max() / 1e6
+    seeds = max(len(group) for group in groups)
+    return (
+        f"{low:.2f}-{high:.2f}M parameters, {tokens:.2f}M training tokens, up to {seeds} seeds; "
+        f"{rows['machine'].iloc[0]}, {rows['precision'].iloc[0]}, ops {rows['ops'].iloc[0]}"
+    )

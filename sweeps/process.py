@@ -1,0 +1,144 @@
+"""One trial in a process of its own, so that its memory peak is its own and its death is only its.
+
+The process is forked from a server that has imported torch once and done nothing else, so a trial
+starts in a fraction of a second. It writes its record itself; this side only watches.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from hybrid.model import build
+from hybrid.spec import Attention, Layer, Mamba, ModelSpec
+from sweeps.sweep import Point
+from sweeps.trial import record as records
+from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.run import not_run, run
+from sweeps.trial.train import Step
+
+STOP_SECONDS = 10
+
+
+def run_in_process(
+    point: Point, label: Label, device: str, folder: Path, watch: Callable[[Step], None]
+) -> Record:
+    """Run one trial in a new process and return its record, which is then in `folder`.
+
+    A process that dies gives a record with the outcome `crashed`. An exception raised here while
+    waiting (KeyboardInterrupt) ends the process first, and then leaves no record.
+    """
+    context = _context()
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_trial, args=(theirs, point, label, device, folder), daemon=True
+    )
+    process.start()
+    theirs.close()
+    curve: list[Step] = []
+    try:
+        path = _follow(ours, curve, watch)
+        process.join()
+    finally:
+        _end(process)
+    if path is not None:
+        return records.read_one(path)
+    return _crashed(point, label, device, folder, curve, process.exitcode)
+
+
+def warm_up(device: torch.device) -> None:
+    """Compile kernels into their cache on disk, in a process that ends."""
+    process = _context().Process(target=_touch_kernels, args=(device,), daemon=True)
+    process.start()
+    try:
+        process.join()
+    finally:
+        _end(process)
+    if process.exitcode != 0:
+        raise RuntimeError(f"warming up on {device} failed with exit code {process.exitcode}")
+
+
+def _touch_kernels(device: torch.device) -> None:
+    layers = (
+        Layer(mixer=Mamba(), feed_forward=None),
+        Layer(mixer=Attention(heads=1, kv_heads=1), feed_forward=None),
+    )
+    model = build(ModelSpec(vocab=8, width=16, layers=layers), device=device)
+    ids_BT = torch.zeros(2, 32, dtype=torch.long, device=device)
+    model(ids_BT).logits_BTV.sum().backward()
+    with torch.inference_mode():
+        model(ids_BT)
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sweeps.process"])
+    return context
+
+
+def _trial(pipe: Connection, point: Point, label: Label, device: str, folder: Path) -> None:
+    """Run, write and report: what happens in the new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
+    curve: list[Step] = []
+
+    def watch(step: Step) -> None:
+        curve.append(step)
+        try:
+            pipe.send(step)
+        except BrokenPipeError:
+            # The parent is dead and its trial will be done again: leave no record of ours.
+            raise SystemExit(1) from None
+
+    record = run(point.spec, point.recipe, label=label, device=device, watch=watch)
+    try:
+        pipe.send(records.write(record, curve, folder))
+    except FileExistsError:  # another worker was quicker, and its record stands
+        pipe.send(records.path_of(record, folder))
+
+
+def _follow(pipe: Connection, curve: list[Step], watch: Callable[[Step], None]) -> Path | None:
+    """Return the record's path when the process reports it, None if it dies before."""
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+        if isinstance(message, Path):
+            return message
+        curve.append(message)
+        watch(message)
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    if process.is_alive():
+        process.terminate()
+        process.join(STOP_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _crashed(
+    point: Point,
+    label: Label,
+    device: str,
+    folder: Path,
+    curve: list[Step],
+    exitcode: int | None,
+) -> Record:
+    how = f"exit code {exitcode}"
+    if exitcode is not None and exitcode < 0:
+        how = f"signal {signal.Signals(-exitcode).name}"
+    after = f"after step {curve[-1].step}" if curve else "before the first step"
+    record = replace(
+        not_run(point.spec, point.recipe, label=label, device=device),
+        outcome=Outcome.CRASHED,
+        error=f"the trial's process ended with {how}, {after}",
+        wall_s=sum(step.seconds for step in curve),
+    )
+    records.write(record, curve, folder)
+    return record

@@ -1,0 +1,72 @@
+"""results/ as DataFrames: what notebooks, figures and findings read.
+
+    from sweeps import results
+    trials = results.load("ratio", folder=results.PUBLISHED)     # one row a trial
+    curves = results.curves("ratio", folder=results.PUBLISHED)   # one row a step
+
+A column that maps a domain or a context to a number becomes one column each, named
+`valid_bits_per_byte.books` or `decode_ms.1024`. docs/results.md lists all columns.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sweeps.trial import record as records
+from sweeps.trial.record import Outcome, Record
+
+LOCAL = Path("results/local")  # where `python -m sweeps run` writes
+PUBLISHED = Path("results/published")  # what came with the checkout
+
+
+def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) -> pd.DataFrame:
+    """Return the trials of `sweep` under `folder`, one row each, whatever their outcome.
+
+    Raises LookupError where there are none, naming the command that makes them.
+    """
+    found = records.read(Path(folder) / sweep)
+    rows = [flatten(r) for r in found if scale in (None, r.scale)]
+    if not rows:
+        raise LookupError(_nothing(sweep, Path(folder), scale))
+    return pd.DataFrame(rows)
+
+
+def curves(sweep: str, *, folder: Path | str = LOCAL) -> pd.DataFrame:
+    """Return the training curves of `sweep`, one row a step; `run_id` and `attempt` join `load`."""
+    table = records.read_curves(Path(folder) / sweep)
+    if table.num_rows == 0:
+        raise LookupError(_nothing(sweep, Path(folder), None))
+    return table.to_pandas()
+
+
+def complete(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose trial ran to its end."""
+    return trials[trials["outcome"] == Outcome.COMPLETE.value]
+
+
+def keys(trials: pd.DataFrame, column: str) -> list[str]:
+    """Return the keys of a mapped column, such as the domains or the contexts, in file order."""
+    prefix = f"{column}."
+    return [name.removeprefix(prefix) for name in trials.columns if name.startswith(prefix)]
+
+
+def flatten(record: Record) -> dict[str, Any]:
+    """Return a record as one flat row; mapped columns become `name.key`."""
+    row: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        if isinstance(value, dict):
+            row |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            row[name] = str(value) if isinstance(value, Outcome) else value
+    return row
+
+
+def _nothing(sweep: str, folder: Path, scale: str | None) -> str:
+    others = sorted(path.parent.name for path in folder.glob("*/trials"))
+    of_scale = f" of scale {scale!r}" if scale else ""
+    return (
+        f"no records of {sweep!r}{of_scale} under {folder}; there are: {', '.join(others) or 'none'}. "
+        f"Run `python -m sweeps run {sweep.partition('-')[0]}`, or read the committed ones "
+        f"with folder={str(PUBLISHED)!r}"
+    )

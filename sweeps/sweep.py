@@ -1,0 +1,51 @@
+"""What a sweep is: named arms times seeds, at a few named sizes, each point a spec and a recipe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hybrid.spec import ModelSpec
+from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One trial that a sweep asks for."""
+
+    arm: str
+    seed: int
+    spec: ModelSpec
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A designed comparison. `point(arm, seed, scale)` says what is trained; nothing else varies."""
+
+    name: str
+    question: str
+    arms: tuple[str, ...]
+    seeds: Mapping[str, tuple[int, ...]]  # by name of the scale
+    scales: Mapping[str, Any]  # name -> what `point` gets as its scale
+    point: Callable[[str, int, Any], tuple[ModelSpec, Recipe]]
+
+    def points(self, scale: str, source: Source) -> list[Point]:
+        """Return every point, all arms of the first seed first.
+
+        Raises ValueError for a scale that the sweep does not have.
+        """
+        if scale not in self.scales:
+            raise ValueError(
+                f"sweep {self.name!r} has no scale {scale!r}; it has {', '.join(self.scales)}"
+            )
+        found = []
+        for seed in self.seeds[scale]:
+            for arm in self.arms:
+                spec, recipe = self.point(arm, seed, self.scales[scale])
+                recipe = replace(recipe, source=source)
+                found.append(Point(arm=arm, seed=seed, spec=spec, recipe=recipe))
+        return found
+
+
+PACKAGED = PackagedText()

@@ -1,0 +1,109 @@
+"""The table of a sweep: one row an arm, means over seeds, for the terminal and for Markdown."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from rich.table import Table
+
+from sweeps.results import complete, keys
+from sweeps.statistics import interval
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, and the cell for the trials of one arm."""
+
+    heading: str
+    cell: Callable[[pd.DataFrame], str]
+
+
+def columns(trials: pd.DataFrame) -> list[Column]:
+    """Return the columns that these trials can fill; speeds and bytes at the longest context."""
+    losses = [
+        Column(f"{domain}, bits/byte", with_interval(f"valid_bits_per_byte.{domain}", "{:.3f}"))
+        for domain in keys(trials, "valid_bits_per_byte")
+    ]
+    contexts = sorted(map(int, keys(trials, "decode_ms")))
+    longest = [
+        column
+        for context in contexts[-1:]
+        for column in (
+            Column(f"prefill at {context}, tokens/s", middle(f"prefill_tokens_per_s.{context}")),
+            Column(f"decode at {context}, ms", middle(f"decode_ms.{context}", "{:.2f}")),
+            Column(
+                f"cache at {context}, KiB", middle(f"cache_bytes.{context}", "{:,.0f}", 1 / 1024)
+            ),
+        )
+    ]
+    return [
+        Column("ratio", lambda rows: str(rows["arm"].iloc[0])),
+        Column("seeds", lambda rows: str(len(rows))),
+        Column("parameters", middle("params")),
+        *losses,
+        Column("training, tokens/s", middle("train_tokens_per_s")),
+        Column("training peak, MiB", middle("train_peak_bytes", "{:,.0f}", 2**-20)),
+        *longest,
+    ]
+
+
+def middle(name: str, form: str = "{:,.0f}", scale: float = 1.0) -> Callable[[pd.DataFrame], str]:
+    """Return a cell that shows the median over seeds."""
+    return lambda rows: form.format(scale * rows[name].median())
+
+
+def with_interval(name: str, form: str) -> Callable[[pd.DataFrame], str]:
+    """Return a cell that shows the mean over seeds and the half-width of its 95% interval."""
+
+    def cell(rows: pd.DataFrame) -> str:
+        mean, half, _ = interval(rows[name])
+        return form.format(mean) + ("" if math.isnan(half) else f" ± {form.format(half)}")
+
+    return cell
+
+
+def by_arm(trials: pd.DataFrame, arms: tuple[str, ...]) -> list[pd.DataFrame]:
+    """Return the complete trials of each arm, in the sweep's order, arms without any left out."""
+    whole = complete(trials)
+    groups = [whole[whole["arm"] == arm] for arm in arms]
+    return [rows for rows in groups if len(rows)]
+
+
+def as_rich(trials: pd.DataFrame, arms: tuple[str, ...], title: str) -> Table:
+    """Return the table for a terminal."""
+    shown = columns(trials)
+    table = Table(title=title)
+    for column in shown:
+        table.add_column(column.heading.replace(", ", "\n"), justify="right", no_wrap=True)
+    for rows in by_arm(trials, arms):
+        table.add_row(*(column.cell(rows) for column in shown))
+    return table
+
+
+def as_markdown(trials: pd.DataFrame, arms: tuple[str, ...]) -> str:
+    """Return the table as Markdown, with the commit and machine it came from below."""
+    shown = columns(trials)
+    lines = [
+        "| " + " | ".join(column.heading for column in shown) + " |",
+        "|" + "---:|" * len(shown),
+    ]
+    for rows in by_arm(trials, arms):
+        lines.append("| " + " | ".join(column.cell(rows) for column in shown) + " |")
+    return "\n".join([*lines, "", provenance(trials)])
+
+
+def provenance(trials: pd.DataFrame) -> str:
+    """Return one sentence that says where the numbers come from."""
+    whole = complete(trials)
+
+    def said(name: str) -> str:
+        return ", ".join(sorted({str(x)[:12] for x in whole[name].dropna()})) or "unknown"
+
+    machine = " and ".join(sorted(set(whole["machine"])))
+    return (
+        f"{len(whole)} trials, commit {said('git_commit')}, {machine} "
+        f"({said('threads')} threads), {said('precision')}, ops {said('ops')}, "
+        f"torch {said('versions.torch')}. ± is half of the 95% Student-t interval over seeds; "
+        "speeds are medians over seeds at batch 1."
+    )

@@ -1,0 +1,81 @@
+"""Where text comes from, as plain data: PackagedText(), TextFile(path="notes.txt"), HubDataset(...).
+
+A Recipe holds one of these and writes it to JSON, hence only str, None and tuples of str, and no
+import of torch or tokenizers. What a source names is looked at when it is read, not here: a recipe
+must be readable on a machine that lacks the file.
+"""
+
+from dataclasses import dataclass
+
+DOMAINS = ("books", "web", "code")
+
+
+def _require_text(owner: object, field: str) -> None:
+    value = getattr(owner, field)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f"{type(owner).__name__}.{field} must be a string that is not empty, got {value!r}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedText:
+    """Real text inside installed Python packages: the default, needs no network.
+
+    The order of `domains` has no effect: they are always read in the order of DOMAINS.
+    """
+
+    domains: tuple[str, ...] = DOMAINS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.domains, tuple) or not self.domains:
+            raise ValueError(
+                f"PackagedText.domains must be a tuple of at least one name from {DOMAINS}, "
+                f"got {self.domains!r}"
+            )
+        if unknown := [name for name in self.domains if name not in DOMAINS]:
+            raise ValueError(f"PackagedText.domains has unknown {unknown}, known are {DOMAINS}")
+        if len(set(self.domains)) < len(self.domains):
+            raise ValueError(f"PackagedText.domains names a domain twice: {self.domains}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """A user's own text: a .txt, .jsonl or .parquet file, or a folder of .txt files.
+
+    `text_field` is the key (.jsonl) or column (.parquet) that holds the text; plain text has none.
+    The one domain is called like the file without its suffix, or like the folder.
+    """
+
+    path: str
+    text_field: str = "text"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "path")
+        _require_text(self, "text_field")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """A data set of the Hugging Face hub, read with the optional library `datasets`.
+
+    `split` may be a slice such as "train[:1%]": all of it is held in memory while it is tokenized.
+    Without a `revision` the tokens cached on first use stay in use though the hub may have moved
+    on; the text_sha256 of the opened tokens tells two such versions apart.
+    """
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    text_field: str = "text"
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("name", "split", "text_field"):
+            _require_text(self, field)
+        for field in ("config", "revision"):
+            if getattr(self, field) is not None:
+                _require_text(self, field)
+
+
+Source = PackagedText | TextFile | HubDataset

@@ -1,0 +1,227 @@
+"""Token streams of one source: built once, then opened from the cache without reading the text.
+
+    tokens = open_tokens(PackagedText(), vocab=4096)
+    tokens.streams["books"][Split.VALID].ids    # a read-only array on disk
+
+A stream is the separator, then each document followed by the separator, so that also the first
+token of the first document is predicted from something.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sweeps.trial.data import documents, packages, tokenizer, user_text
+from sweeps.trial.data.cache import (
+    BrokenCache,
+    cache_folder,
+    checked_path,
+    only_builder,
+    read_manifest,
+    write_manifest,
+    write_named_by_content,
+)
+from sweeps.trial.data.documents import Document, Split, split_by_group, without_duplicates
+from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
+from sweeps.trial.data.tokenizer import SEPARATOR_ID, ByteBPE
+
+READERS: dict[type, Callable[[Any], Iterable[Document]]] = {
+    PackagedText: packages.read_packages,
+    TextFile: user_text.read_file,
+    HubDataset: user_text.read_hub,
+}
+
+# What, besides the code below and the vocabulary, decides the tokens of a source; must be cheap.
+# The versions of the packages are pinned in the code. So a machine that has the cache needs no
+# packages.
+IDENTITIES: dict[type, Callable[[Any], dict[str, Any]]] = {
+    PackagedText: lambda source: {"domains": sorted(source.domains)},
+    TextFile: user_text.file_identity,
+    HubDataset: asdict,
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stream:
+    """The tokens of one domain and split, and the bytes of text that they stand for."""
+
+    ids: np.ndarray  # one dimension, uint16 or uint32, read-only, on disk
+    text_bytes: int
+    documents: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokens:
+    """One source as token streams, by domain and split.
+
+    `mixture` holds the share of training windows that each domain gets; by default its share of
+    the bytes of train. Another one is a difference: replace(tokens, mixture={"books": 1.0}).
+    """
+
+    source: Source
+    tokenizer: ByteBPE
+    text_sha256: str  # of the normalised documents in their splits: equal text, equal hash
+    streams: Mapping[str, Mapping[Split, Stream]]
+    mixture: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.mixture) - set(self.streams):
+            raise ValueError(f"mixture names {sorted(unknown)}, the domains are {self.domains}")
+        shares = list(self.mixture.values())
+        if any(share < 0 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ValueError(f"mixture must be shares that add up to 1, got {dict(self.mixture)}")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self.streams)
+
+    @property
+    def vocab(self) -> int:
+        return self.tokenizer.vocab
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        return self.tokenizer.sha256
+
+    @cached_property
+    def bytes_per_token_V(self) -> Tensor:
+        """int64: the bytes of text that each token stands for; the separator stands for none."""
+        return torch.from_numpy(self.tokenizer.bytes_per_token())
+
+    def stream(self, split: Split, domain: str) -> Stream:
+        if domain not in self.streams:
+            raise ValueError(f"no domain {domain!r} in {self.source}; it has {self.domains}")
+        return self.streams[domain][Split(split)]
+
+
+def open_tokens(source: Source, vocab: int) -> Tokens:
+    """The tokens of a source, from the cache if it holds them whole, else built and cached."""
+    if type(source) not in READERS:
+        known = ", ".join(kind.__name__ for kind in READERS)
+        raise TypeError(f"a source of text must be one of {known}, got {source!r}")
+    tokenizer.check_vocab(vocab)
+    key = _key(source, vocab)
+    folder = cache_folder() / "tokens" / key
+    if opened := _opened(source, folder):
+        return opened
+    with only_builder(folder):
+        if opened := _opened(source, folder):  # another process built it while this one waited
+            return opened
+        manifest = _build(source, vocab, folder)
+        if _key(source, vocab) != key:
+            raise RuntimeError(f"{source} was changed while it was read: start again")
+        write_manifest(folder / "manifest.json", manifest)
+        return _from_manifest(source, folder, manifest)
+
+
+def _key(source: Source, vocab: int) -> str:
+    identity = {
+        "source": type(source).__name__,
+        "identity": IDENTITIES[type(source)](source),
+        "vocab": vocab,
+        "tokenizers": metadata.version("tokenizers"),
+        "code": _code_sha256(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_sha256() -> str:
+    """Of the files that turn text into tokens, so that nobody need remember to raise a version."""
+    files = [documents.__file__, packages.__file__, tokenizer.__file__, user_text.__file__]
+    content = [Path(str(file)).read_bytes() for file in [*files, __file__]]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
+
+
+def _opened(source: Source, folder: Path) -> Tokens | None:
+    try:
+        return _from_manifest(source, folder, read_manifest(folder / "manifest.json"))
+    except FileNotFoundError:
+        return None
+    except BrokenCache as problem:
+        log.warning("%s; building it again", problem)
+        return None
+
+
+def _from_manifest(source: Source, folder: Path, manifest: dict[str, Any]) -> Tokens:
+    tokenizer_path = checked_path(folder, manifest["tokenizer_sha256"], ".json")
+    streams = {
+        domain: {Split(split): _stream(folder, **entry) for split, entry in by_split.items()}
+        for domain, by_split in manifest["streams"].items()
+    }
+    train_bytes = {domain: streams[domain][Split.TRAIN].text_bytes for domain in streams}
+    return Tokens(
+        source=source,
+        tokenizer=ByteBPE(tokenizer_path.read_text(encoding="utf-8")),
+        text_sha256=manifest["text_sha256"],
+        streams=streams,
+        mixture={domain: n / sum(train_bytes.values()) for domain, n in train_bytes.items()},
+    )
+
+
+def _stream(folder: Path, *, sha256: str, text_bytes: int, documents: int) -> Stream:
+    ids = np.load(checked_path(folder, sha256, ".npy"), mmap_mode="r")
+    return Stream(ids=ids, text_bytes=text_bytes, documents=documents)
+
+
+def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
+    """Reads, splits, trains the tokenizer, encodes and writes; returns the manifest."""
+    log.info("building the tokens of %s with vocab=%d", source, vocab)
+    splits = split_by_group(without_duplicates(READERS[type(source)](source)))
+    with tokenizer.all_cores():
+        bpe = tokenizer.train([document.text for document in splits[Split.TRAIN]], vocab)
+        streams: dict[str, dict[str, Any]] = {}
+        for split, members in splits.items():
+            for domain, texts in _by_domain(members).items():
+                streams.setdefault(domain, {})[split] = _write_stream(folder, bpe, texts)
+    return {
+        "tokenizer_sha256": write_named_by_content(folder, ".json", bpe.json_text.encode()),
+        "text_sha256": _text_sha256(splits),
+        "streams": streams,
+    }
+
+
+def _by_domain(members: Sequence[Document]) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for document in members:
+        texts.setdefault(document.domain, []).append(document.text)
+    return texts
+
+
+def _write_stream(folder: Path, bpe: ByteBPE, texts: Sequence[str]) -> dict[str, Any]:
+    dtype = np.uint16 if bpe.vocab <= 1 << 16 else np.uint32
+    parts = [np.array([SEPARATOR_ID], dtype)]
+    parts += [np.array([*ids, SEPARATOR_ID], dtype) for ids in bpe.encode_many(texts)]
+    content = io.BytesIO()
+    np.save(content, np.concatenate(parts))
+    return {
+        "sha256": write_named_by_content(folder, ".npy", content.getvalue()),
+        "text_bytes": sum(len(text.encode()) for text in texts),
+        "documents": len(texts),
+    }
+
+
+def _text_sha256(splits: Mapping[Split, Sequence[Document]]) -> str:
+    digest = hashlib.sha256()
+    for split, members in splits.items():
+        for document in members:
+            digest.update(f"{split}\0{document.domain}\0{document.text}\0".encode())
+    return digest.hexdigest()

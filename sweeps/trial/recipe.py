@@ -1,0 +1,71 @@
+"""How a model is trained and measured: everything that is not the model itself. Plain data.
+
+A Recipe and a ModelSpec decide a run; both are written into its record as JSON.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hybrid.spec import require, require_positive
+from sweeps.trial.data.sources import PackagedText, Source
+
+
+class Precision(StrEnum):
+    """Of matrix products; weights, norms, the scan and the optimiser are always fp32.
+
+    AUTO takes BF16 where the device multiplies it in hardware, else FP32; a record names the one
+    that ran.
+    """
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """AdamW with linear warm-up and a cosine, on windows of text that (seed, step) decide."""
+
+    source: Source = PackagedText()
+    steps: int
+    batch: int  # sequences a step
+    tokens: int  # a sequence
+    lr: float  # the highest
+    warmup: float = 0.1  # fraction of the steps
+    final_lr: float = 0.1  # fraction of the highest, reached at the last step
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1  # on matrices; never on norms, A, D and biases
+    clip_norm: float = 1.0
+    balance: float = 0.001  # weight of the load-balancing loss; Jamba's released configuration
+    precision: Precision = Precision.AUTO
+    seed: int = 0  # of the initial weights and of the order of the data
+    valid_tokens: int = 65_536  # at most, for each domain
+    contexts: tuple[int, ...] = (1024,)  # tokens read before prefill and decode are timed
+
+    def __post_init__(self):
+        require_positive(
+            "Recipe",
+            steps=self.steps,
+            batch=self.batch,
+            tokens=self.tokens,
+            valid_tokens=self.valid_tokens,
+        )
+        for context in self.contexts:
+            require_positive("Recipe", contexts=context)
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            require(value > 0, f"Recipe: {name}={value!r} must be above 0")
+        for name in ("warmup", "final_lr", "weight_decay", "balance"):
+            value = getattr(self, name)
+            require(value >= 0, f"Recipe: {name}={value!r} must be 0 or more")
+        for name in ("warmup", "final_lr"):
+            value = getattr(self, name)
+            require(value <= 1, f"Recipe: {name}={value!r} must lie in 0..1")
+        require(
+            type(self.seed) is int and self.seed >= 0,
+            f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
+        )
+        require(
+            isinstance(self.precision, Precision),
+            f"Recipe: precision={self.precision!r} must be one of {', '.join(map(str, Precision))}",
+        )

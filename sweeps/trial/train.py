@@ -1,0 +1,93 @@
+"""The training loop. It yields what happened at every step; whoever iterates decides when to stop."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid.layers.moe import balance_loss
+from hybrid.model import HybridLM
+from sweeps.trial.device import autocast
+from sweeps.trial.recipe import Precision, Recipe
+
+Batch = Callable[[int], tuple[Tensor, Tensor]]  # step -> (ids_BT, targets_BT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of training, as it was before the weights moved."""
+
+    step: int  # from 0
+    tokens: int  # trained on so far, this step's included
+    nats_per_token: float
+    balance: float  # the load-balancing loss, before its weight
+    grad_norm: float  # before clipping
+    lr: float
+    seconds: float  # of the step alone: the time between steps is not training
+
+
+def train(model: HybridLM, batch: Batch, recipe: Recipe, precision: Precision) -> Iterator[Step]:
+    """Train `model` in place, yielding after each step; a loss that is not finite is yielded too.
+
+    `precision` is the chosen one, not AUTO.
+    """
+    model.train()
+    device = model.embed.weight.device
+    optimizer = torch.optim.AdamW(
+        weight_groups(model, recipe.weight_decay), lr=recipe.lr, betas=recipe.betas, fused=True
+    )
+    tokens = 0
+    for step in range(recipe.steps):
+        start = time.perf_counter()
+        ids_BT, targets_BT = (x.to(device) for x in batch(step))
+        lr = learning_rate(recipe, step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        with autocast(precision, device):
+            output = model(ids_BT)
+        nats = F.cross_entropy(output.logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+        balance = balance_loss(output.routings)
+        optimizer.zero_grad(set_to_none=True)
+        (nats + recipe.balance * balance.to(device)).backward()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        tokens += targets_BT.numel()
+        yield Step(
+            step=step,
+            tokens=tokens,
+            nats_per_token=nats.item(),
+            balance=balance.item(),
+            grad_norm=grad_norm.item(),
+            lr=lr,
+            seconds=time.perf_counter() - start,
+        )
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the rate of 0-based `step`: linear up to `lr`, then a cosine to `final_lr` of it."""
+    warm = round(recipe.warmup * recipe.steps)
+    if step < warm:
+        return recipe.lr * (step + 1) / warm
+    done = (step - warm) / max(recipe.steps - 1 - warm, 1)
+    low = recipe.lr * recipe.final_lr
+    return low + (recipe.lr - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def weight_groups(model: HybridLM, weight_decay: float) -> list[dict]:
+    """Return AdamW's two groups: matrices decay; vectors (norms, D, biases) and A do not.
+
+    A is kept as its logarithm, two-dimensional, and named in `hybrid/layers/mamba.py`.
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not name.endswith("a_log_EN")
+        (decayed if is_matrix else kept).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
