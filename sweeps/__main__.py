@@ -1,4 +1,4 @@
-"""The command line: python -m sweeps run|list|table|plot|columns."""
+"""The command line: python -m sweeps run|list|table|plot|docs."""
 
 import sys
 from collections.abc import Callable
@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sweeps import catalog, figures, results, table
-from sweeps.dictionary import as_markdown as dictionary
+from sweeps import catalog, docs, figures, results, table
 from sweeps.execute import execute
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
 
@@ -104,15 +103,18 @@ def plot(
     sweep = catalog.find(name)
     trials = results.load(name, folder=results_folder, scale=scale)
     for path in figures.save(
-        figures.ratio(trials, sweep.arms), results_folder / name / f"{name}-{scale}"
+        sweep.figure(trials, sweep.arms), results_folder / name / f"{name}-{scale}"
     ):
         console.print(f"wrote {path}")
 
 
-@app.command()
-def columns() -> None:
-    """Print the data dictionary of the records as Markdown."""
-    print(dictionary())
+@app.command(name="docs")
+@plain_errors
+def write_docs() -> None:
+    """Write the generated parts of README.md and docs/ anew, in the checkout you stand in."""
+    for path, text in docs.pages(Path()).items():
+        path.write_text(text)
+        console.print(f"wrote {path}")
 
 
 def _source(text: str, dataset: str, text_field: str) -> tuple[Source, str]:

@@ -1,9 +1,9 @@
 """The sweeps that `python -m sweeps run` knows. A new one is one file and one line here."""
 
-from sweeps import ratio
+from sweeps import ratio, ratio_lr
 from sweeps.sweep import Sweep
 
-SWEEPS = {sweep.name: sweep for sweep in (ratio.SWEEP,)}
+SWEEPS = {sweep.name: sweep for sweep in (ratio.SWEEP, ratio_lr.SWEEP)}
 
 
 def find(name: str) -> Sweep:

@@ -72,7 +72,7 @@ def report(sweep: Sweep, scale: str, folder: Path, run_ids: list[str], console: 
         console.print(f"no trial was completed; {folder} holds what went wrong in column `error`")
         raise SystemExit(1)
     console.print(table.as_rich(trials, sweep.arms, f"{sweep.question} (scale {scale})"))
-    for path in figures.save(figures.ratio(trials, sweep.arms), folder / f"{sweep.name}-{scale}"):
+    for path in figures.save(sweep.figure(trials, sweep.arms), folder / f"{sweep.name}-{scale}"):
         console.print(f"wrote {path}", highlight=False)
     console.print(f"records: {folder}; in Python: sweeps.results.load({folder.name!r})")
 

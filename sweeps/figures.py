@@ -1,5 +1,6 @@
 """Figures of a sweep: each a function of a DataFrame, saved as PNG and SVG."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,32 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     return figure
 
 
+def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
+    """Return held-out loss, mean over domains, against the highest learning rate of each ratio."""
+    whole = pd.concat(by_arm(trials, arms))
+    domains = [f"valid_bits_per_byte.{key}" for key in keys(whole, "valid_bits_per_byte")]
+    rows = pd.DataFrame(
+        {
+            "ratio": whole["ratio"],
+            "lr": [json.loads(recipe)["lr"] for recipe in whole["recipe"]],
+            "loss": whole[domains].mean(axis=1),
+        }
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for index, (name, group) in enumerate(rows.groupby("ratio", sort=False)):
+            line = group.sort_values("lr")
+            colour, marker = COLOURS[index], MARKERS[index]
+            axes.plot(line["lr"], line["loss"], color=colour, marker=marker, ms=4)
+            _label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
+        axes.set_xscale("log")
+        axes.set_xlabel("highest learning rate")
+        axes.set_ylabel("held-out bits per byte, mean over domains")
+        axes.set_title("Learning rate by attention:Mamba ratio, one seed")
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `figure` as stem.png and stem.svg, and return both paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +114,14 @@ def _line(
         axes.plot(seeds, scale * rows[column], marker, color=colour, ms=3, alpha=0.5, mew=0)
     y, half = [m.mean for m in means], [np.nan_to_num(m.half) for m in means]
     axes.errorbar(x, y, half, color=colour, lw=1.5, capsize=3, marker=marker, ms=5)
+    _label(axes, name, (x[-1], y[-1]), colour)
+
+
+def _label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
+    """Write `text` just right of the last point of a line, in the line's colour."""
     axes.annotate(
-        name,
-        (x[-1], y[-1]),
+        text,
+        point,
         xytext=(9, 0),
         textcoords="offset points",
         color=colour,

@@ -5,12 +5,14 @@ Jamba (arXiv 2403.19887), section 6.1 and Table 4, finds a hybrid better than ei
 Mamba mixer is larger than one attention mixer, so the width of the MLPs makes up the difference.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybrid import cost
 from hybrid.fit import fit
 from hybrid.jamba import jamba, parse_ratio
 from hybrid.spec import Attention, ModelSpec
+from sweeps import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 
@@ -31,10 +33,12 @@ class Scale:
     steps: int
     batch: int
     tokens: int
-    lr: float
+    lr: Mapping[str, float]  # of each arm, tuned by sweeps/ratio_lr.py
     valid_tokens: int
     contexts: tuple[int, ...]
 
+
+UNTUNED = dict.fromkeys(ARMS, 3e-3)
 
 SCALES = {
     "smoke": Scale(
@@ -47,7 +51,7 @@ SCALES = {
         steps=6,
         batch=4,
         tokens=64,
-        lr=3e-3,
+        lr=UNTUNED,
         valid_tokens=1024,
         contexts=(64, 128),
     ),
@@ -61,7 +65,7 @@ SCALES = {
         steps=150,
         batch=8,
         tokens=256,
-        lr=3e-3,
+        lr=UNTUNED,
         valid_tokens=16_384,
         contexts=(256, 1024, 4096),
     ),
@@ -75,7 +79,7 @@ SCALES = {
         steps=3000,
         batch=32,
         tokens=1024,
-        lr=1e-3,
+        lr=UNTUNED,
         valid_tokens=131_072,
         contexts=(1024, 8192, 32_768, 131_072),
     ),
@@ -105,7 +109,7 @@ def point(arm: str, seed: int, scale: Scale) -> tuple[ModelSpec, Recipe]:
         steps=scale.steps,
         batch=scale.batch,
         tokens=scale.tokens,
-        lr=scale.lr,
+        lr=scale.lr[arm],
         seed=seed,
         valid_tokens=scale.valid_tokens,
         contexts=scale.contexts,
@@ -120,4 +124,5 @@ SWEEP = Sweep(
     seeds={"smoke": (0, 1), "cpu": (0, 1, 2), "gpu": (0, 1, 2, 3, 4)},
     scales=SCALES,
     point=point,
+    figure=figures.ratio,
 )

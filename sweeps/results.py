@@ -66,7 +66,7 @@ def _nothing(sweep: str, folder: Path, scale: str | None) -> str:
     others = sorted(path.parent.name for path in folder.glob("*/trials"))
     of_scale = f" of scale {scale!r}" if scale else ""
     return (
-        f"no records of {sweep!r}{of_scale} under {folder}; there are: {', '.join(others) or 'none'}. "
-        f"Run `python -m sweeps run {sweep.partition('-')[0]}`, or read the committed ones "
-        f"with folder={str(PUBLISHED)!r}"
+        f"no records of {sweep!r}{of_scale} under {folder}; there are: "
+        f"{', '.join(others) or 'none'}. Run `python -m sweeps run {sweep}`, "
+        f"or read the committed ones with folder={str(PUBLISHED)!r}"
     )

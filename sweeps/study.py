@@ -7,7 +7,8 @@ study file is rebuilt from results/ by opening it again.
 import hashlib
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 
@@ -32,9 +33,10 @@ def open_study(name: str, storage: str) -> Study:
     Trials minimise the mean of bits per byte over the domains.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = optuna.storages.RDBStorage(
-        storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
-    )
+    with _heartbeats_are_experimental():
+        database = optuna.storages.RDBStorage(
+            storage, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS
+        )
     return optuna.create_study(
         storage=database, study_name=name, load_if_exists=True, direction="minimize"
     )
@@ -71,7 +73,8 @@ def reconcile(study: Study, points: Mapping[str, Point], records: Iterable[Recor
 
     `points` are by run id. Trials of workers that fell silent are marked failed first.
     """
-    _fail_stale_trials(study)
+    with _heartbeats_are_experimental():
+        optuna.storages.fail_stale_trials(study)
     done = by_run(records)
     trials = study.get_trials(deepcopy=False)
     told = {t.user_attrs.get("run_id") for t in trials if t.state is TrialState.COMPLETE}
@@ -85,11 +88,12 @@ def reconcile(study: Study, points: Mapping[str, Point], records: Iterable[Recor
             study.enqueue_trial({"arm": point.arm, "seed": point.seed})
 
 
-def _fail_stale_trials(study: Study) -> None:
+@contextmanager
+def _heartbeats_are_experimental() -> Iterator[None]:
+    """Silence what Optuna says of heartbeats at every call."""
     with warnings.catch_warnings():
-        # Optuna marks heartbeats experimental and says so at every call.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
+        yield
 
 
 def by_run(records: Iterable[Record]) -> dict[str, list[Record]]:

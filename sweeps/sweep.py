@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 from hybrid.spec import ModelSpec
-from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.data.sources import Source
 from sweeps.trial.recipe import Recipe
 
 
@@ -21,7 +24,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A designed comparison. `point(arm, seed, scale)` says what is trained; nothing else varies."""
+    """A designed comparison; `point(arm, seed, scale)` says what is trained, and all that varies."""
 
     name: str
     question: str
@@ -29,6 +32,7 @@ class Sweep:
     seeds: Mapping[str, tuple[int, ...]]  # by name of the scale
     scales: Mapping[str, Any]  # name -> what `point` gets as its scale
     point: Callable[[str, int, Any], tuple[ModelSpec, Recipe]]
+    figure: Callable[[pd.DataFrame, tuple[str, ...]], Figure]  # from trials and the order of arms
 
     def points(self, scale: str, source: Source) -> list[Point]:
         """Return every point, all arms of the first seed first.
@@ -46,6 +50,3 @@ class Sweep:
                 recipe = replace(recipe, source=source)
                 found.append(Point(arm=arm, seed=seed, spec=spec, recipe=recipe))
         return found
-
-
-PACKAGED = PackagedText()

@@ -67,22 +67,22 @@ class Worker:
 
     def _objective(self, trial: optuna.Trial, watcher: Watcher) -> float:
         ranges = distributions(list(self.points.values()))
-        arm: str = trial.suggest_categorical("arm", ranges["arm"].choices)
-        seed: int = trial.suggest_categorical("seed", ranges["seed"].choices)
+        arm = trial.suggest_categorical("arm", ranges["arm"].choices)
+        seed = trial.suggest_categorical("seed", ranges["seed"].choices)
         run_id, point = self._find(arm, seed)
         trial.set_user_attr("run_id", run_id)
         attempts = by_run(records.read(self.folder))[run_id]
         if not is_open(attempts) or held_by_earlier(self.study, trial):
             raise optuna.TrialPruned  # another worker was quicker
         watcher.started(point)
-        label = Label(sweep=self.sweep, scale=self.scale, arm=arm, attempt=len(attempts))
+        label = Label(sweep=self.sweep, scale=self.scale, arm=point.arm, attempt=len(attempts))
         record = run_in_process(point, label, self.device, self.folder, watcher.step)
         watcher.ended(record)
         if record.outcome is not Outcome.COMPLETE:
             raise Unfinished(f"{run_id}: {record.outcome}")
         return objective_value(record)
 
-    def _find(self, arm: str, seed: int) -> tuple[str, Point]:
+    def _find(self, arm: object, seed: object) -> tuple[str, Point]:
         return next(
             (run_id, point)
             for run_id, point in self.points.items()

@@ -1,4 +1,7 @@
-"""Laws of the data room: sources, splits, tokens, cache, batches and synthetic tasks."""
+"""Laws of the data room: sources, splits, tokens, cache, batches and synthetic tasks.
+
+One file and long, since most tests share the one small tokenizer that is trained here.
+"""
 
 import json
 import math
@@ -34,7 +37,7 @@ from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.data.synthetic import TASKS, UNSCORED, accuracy
 from sweeps.trial.data.tokenizer import MIN_VOCAB, SEPARATOR, SEPARATOR_ID, ByteBPE
-from sweeps.trial.data.user_text import MIN_PIECE_BYTES, cut_at_paragraphs, read_file, read_hub
+from sweeps.trial.data.user_text import MIN_PIECE_BYTES, cut_at_paragraphs, read_file
 
 ROOT = Path(__file__).parents[1]
 VOCAB = 300
@@ -75,7 +78,18 @@ def two_domains(web):
 def words(n_documents, seed=0):
     """Distinct documents of a few hundred bytes, alike enough for a tokenizer to find merges."""
     rng = np.random.default_rng(seed)
-    common = ["state", "space", "model", "attention", "hybrid", "layer", "token", "expert"]
+    common = [
+        "state",
+        "space",
+        "model",
+        "attention",
+        "hybrid",
+        "layer",
+        "token",
+        "router",
+        "expert",
+    ]
+    common += ["prefill", "decode"]
     return [
         f"{number}: " + " ".join(rng.choice(common, size=60)) + "." for number in range(n_documents)
     ]
@@ -191,8 +205,16 @@ def test_no_document_comes_twice(packaged_splits):
     assert max(texts.values()) == 1
 
 
+def test_of_equal_documents_the_first_is_kept():
+    first, second, other = (
+        Document(domain="d", source=source, group=group, text=text)
+        for source, group, text in [("s", "1", "same"), ("t", "2", "same"), ("t", "2", "other")]
+    )
+    assert without_duplicates([first, second, other]) == [first, other]
+
+
 def test_every_source_holds_out_its_share_and_little_more(packaged_splits):
-    n_bytes = defaultdict(Counter)
+    n_bytes: dict[str, Counter[Split]] = defaultdict(Counter)
     for split, members in packaged_splits.items():
         for document in members:
             n_bytes[document.source][split] += document.n_bytes
@@ -393,6 +415,7 @@ def never(*arguments):
 def test_a_second_start_reads_no_text_and_sees_the_same(small, monkeypatch):
     cold = open_tokens(small, VOCAB)
     monkeypatch.setitem(streams.READERS, TextFile, never)
+    monkeypatch.setattr(streams, "only_builder", never)  # so that it works from a read-only folder
     assert contents(open_tokens(small, VOCAB)) == contents(cold)
 
 
@@ -455,12 +478,11 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip, empty, Path.unlink])
-@pytest.mark.parametrize("pattern", ["manifest.json", "*[!t].json", "*.npy"])
-def test_a_damaged_cache_is_noticed_and_built_again(small, cache_folder, pattern, damage):
+def test_a_damaged_cache_is_noticed_and_built_again(small, cache_folder, damage):
     cold = contents(open_tokens(small, VOCAB))
-    folder = next((cache_folder / "tokens").iterdir())
-    files = [path for path in folder.glob(pattern) if path.name != "manifest.json"]
-    for path in files or [folder / "manifest.json"]:
+    paths = sorted((cache_folder / "tokens").glob("*/*.*"))
+    assert Counter(path.suffix for path in paths) == {".npy": 3, ".json": 2}
+    for path in paths:
         before = path.read_bytes()
         damage(path)
         assert contents(open_tokens(small, VOCAB)) == cold
@@ -474,6 +496,15 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(AssertionError):
         cache.write_atomically(path, b"new")
     assert [file.read_bytes() for file in tmp_path.glob("kept*")] == [b"old"]
+
+
+def test_writers_of_one_file_never_share_a_temporary_one(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(cache.os, "replace", lambda temporary, path: used.append(temporary))
+    for _ in range(2):
+        cache.write_atomically(tmp_path / "same", b"content")
+    assert len(set(used)) == 2
+    assert {path.parent for path in used} == {tmp_path}
 
 
 def test_what_a_killed_builder_left_is_cleared(small, cache_folder):
@@ -507,16 +538,15 @@ here = pathlib.Path({folder!r})
 while len(list(here.glob("ready-*"))) < 2:
     time.sleep(0.005)
 tokens = streams.open_tokens(TextFile(path={path!r}), 300)
-print(len(built), tokens.tokenizer_sha256, [int(s.ids.sum()) for s in tokens.streams["at_once"].values()])
+sums = [int(stream.ids.sum()) for stream in tokens.streams["at_once"].values()]
+print(len(built), tokens.tokenizer_sha256, sums)
 """
 
 
 @pytest.mark.parametrize(("without_lock", "builds"), [(False, 1), (True, 2)])
 def test_two_processes_build_the_same_cache_at_once(tmp_path, without_lock, builds):
     source = write_jsonl(tmp_path / "at_once.jsonl", words(2_000))
-    code = BUILD_AT_ONCE.format(
-        without_lock=without_lock, folder=str(tmp_path), path=source.path
-    )
+    code = BUILD_AT_ONCE.format(without_lock=without_lock, folder=str(tmp_path), path=source.path)
     command = [sys.executable, "-W", "error", "-c", code]
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0].decode().split(" ", 1) for process in both]
@@ -575,6 +605,7 @@ def test_a_users_text_end_to_end(tmp_path, name, write):
         for stream in tokens.streams[tokens.domains[0]].values()
     )
     assert all(text in read for text in words(100))
+    assert "\ufeff" not in read
     ids_BT, targets_BT = train_batch(tokens, seed=0, step=0, batch=2, length=8)
     assert ids_BT.shape == targets_BT.shape == (2, 8)
 
@@ -600,13 +631,13 @@ LONE_SURROGATE = '{"text": "\\ud800"}\n'
         ("a.txt", b"one paragraph", "text", r"a: 1 distinct document group.*at least three"),
         ("a.txt", b"caf\xe9", "text", r"a\.txt: not UTF-8 at byte 3"),
         ("a.txt", b"text", "body", r"a\.txt: plain text has no fields.*'body'"),
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "text", r"a\.jsonl line 2: no field 'text'.*body"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}', "text", r"a\.jsonl line 2: no field 'text'"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "text", r"a\.jsonl line 2: not JSON"),
         ("a.jsonl", b'["text"]', "text", r"a\.jsonl line 1: must be a JSON object, got list"),
         ("a.jsonl", b'\n{"text": 7}', "text", r"line 2, field 'text': must be a string, got int 7"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": " "}', "text", r"line 2, field 'text': the text is empty"),
-        ("a.jsonl", LONE_SURROGATE.encode(), "text", r"line 1, field 'text': has half of a surrogate"),
-        ("a.jsonl", b"", "text", r"a: 0 distinct document group|a\.jsonl: .*empty"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": " "}', "text", r"line 2, field 'text': .*empty"),
+        ("a.jsonl", LONE_SURROGATE.encode(), "text", r"line 1, field 'text': .*surrogate"),
+        ("a.jsonl", b"", "text", r"a\.jsonl.*has no text at all"),
         ("a.parquet", b"PAR1 no", "text", r"a\.parquet: not a whole Parquet file"),
     ],
 )  # fmt: skip
@@ -682,13 +713,13 @@ def test_a_hub_data_set_end_to_end(monkeypatch):
     [
         (Rows(body=["a"]), r"HubDataset\(name='o/n'.*no column 'text'; its columns are \['body'\]"),
         (Rows(text=["a", None]), r"row 1, column 'text': must be a string, got NoneType"),
-        (Rows(text=["", " "]), r"column 'text' has no text in any row"),
+        (Rows(text=["", " "]), r"HubDataset\(name='o/n'.* has no text at all"),
     ],
 )
 def test_wrong_rows_of_a_hub_data_set_are_named(monkeypatch, rows, message):
     fake_hub(monkeypatch, rows)
     with pytest.raises(ValueError, match=message):
-        list(read_hub(HubDataset(name="o/n")))
+        open_tokens(HubDataset(name="o/n"), VOCAB)
 
 
 def test_without_the_library_the_command_that_installs_it_is_named(monkeypatch):
@@ -715,7 +746,7 @@ def draw(tokens, *, seed=0, step=0, batch=4, length=16):
 def test_a_batch_is_a_function_of_seed_and_step_only(two_domains):
     forward = [draw(two_domains, step=step) for step in range(4)]
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002 - a global generator must have no effect
+    np.random.seed(1)  # the global generators must have no effect
     for step in (3, 0, 2, 1):
         again = draw(two_domains, step=step)
         assert all(map(torch.equal, again, forward[step]))

@@ -1,15 +1,10 @@
-"""The ops on CPU: attention through torch, scan and convolution through the kernels beside this file.
+"""The ops on CPU: attention through torch, scan and convolution through the kernels beside it.
 
-This file holds what stands between torch and a kernel: checks, padding of the channels to whole
-blocks of lanes, the partition of the work over threads, and the registration of each kernel and of
-its gradient as a torch operator. Letters are those of `hybrid/__init__.py`. The kernels take
-float32 only, and are compiled when first called; numba keeps them on disk for later processes.
+This file checks what is given, and registers each kernel and its gradient as a torch operator.
+Letters are those of `hybrid/__init__.py`. Scan and convolution take float32 only. Their kernels are
+compiled when first called, in a few seconds; numba keeps them on disk for later processes.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,16 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid.ops import cpu_kernels as kernels
+from hybrid.ops.cpu_kernels import LANES
+from hybrid.ops.cpu_run import array, cut, operator, run, whole
 from hybrid.ops.reference import visible
 
-LANES = kernels.LANES
-# Tokens between two saved states: they then take as much memory as one activation per 16 of N.
-CHUNK = 16
-# The backward scan splits a row only where rows are fewer: each part sums over its own channels.
+# Tokens between two states saved for the backward pass: no slower than half as many, and smaller.
+CHUNK = 32
+# Below so many rows, the backward scan splits them into groups of channels. Each group has its own
+# sums for b and c, so fewer are less work; their number must not depend on that of the threads.
 JOBS = 16
-# Below so many multiplications, waking a second thread costs more than it saves.
-INLINE = 1 << 17
-PIECES_PER_THREAD = 4
+PIECE = 32  # tokens of a row that are one job of the convolution
+ACTIVATION = 8  # multiplications a SiLU costs, about
 
 
 def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -> Tensor:
@@ -112,7 +108,7 @@ def _sizes(op: str, name: str, tensor: Tensor) -> torch.Size:
 def _check(op: str, inputs: dict[str, tuple[Tensor, tuple[int, ...]]]) -> bool:
     """Raise where a tensor is not as wanted; return whether a gradient may be asked for."""
     for name, (tensor, wanted) in inputs.items():
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        if tensor.dtype is not torch.float32 or not tensor.is_cpu:
             raise TypeError(
                 f"{op}: {name} is {tensor.dtype} on {tensor.device}; "
                 "this kernel takes torch.float32 on cpu"
@@ -126,107 +122,47 @@ def _check(op: str, inputs: dict[str, tuple[Tensor, tuple[int, ...]]]) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor, _ in inputs.values())
 
 
-# ---- threads -----------------------------------------------------------------------------------
-
-_pools: list[ThreadPoolExecutor] = []
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
-
-
-def _pool() -> ThreadPoolExecutor:
-    """Return the process's pool; it starts threads only as they are needed, and never stops them."""
-    if not _pools:
-        _pools.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hybrid-ops"))
-    return _pools[0]
-
-
-def _run(kernel: Callable[..., None], jobs: int, work: int, *arguments: Any) -> None:
-    """Do all jobs, on as many threads as torch uses. No result depends on how they are shared out.
-
-    The caller works too, so that a busy pool can delay a call but never block it.
-    """
-    threads = min(torch.get_num_threads(), jobs)
-    if threads == 1 or work < INLINE:
-        kernel(0, jobs, *arguments)
-        return
-    pieces = min(jobs, threads * PIECES_PER_THREAD)
-    waiting = deque((jobs * i // pieces, jobs * (i + 1) // pieces) for i in range(pieces))
-
-    def work_off() -> None:
-        while True:
-            try:
-                first, last = waiting.popleft()
-            except IndexError:
-                return
-            kernel(first, last, *arguments)
-
-    helpers = [_pool().submit(work_off) for _ in range(threads - 1)]
-    work_off()
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
-
-
-# ---- blocks of lanes -----------------------------------------------------------------------------
-
-
-def _padded(E: int) -> int:
-    return -(-E // LANES) * LANES
-
-
-def _array(tensor: Tensor, dim: int | None = None) -> Any:
-    """Return a contiguous array of the tensor, zeros after its channels, which lie along `dim`."""
-    tensor = tensor.detach()
-    if dim is not None and tensor.shape[dim] % LANES:
-        extra = _padded(tensor.shape[dim]) - tensor.shape[dim]
-        tensor = F.pad(tensor, [0, 0] * (tensor.dim() - 1 - dim) + [0, extra])
-    return tensor.contiguous().numpy()
-
-
-def _cut(tensor: Tensor, dim: int, E: int) -> Tensor:
-    return tensor if tensor.shape[dim] == E else tensor.narrow(dim, 0, E).contiguous()
-
-
 # ---- scan ----------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("hybrid::scan_cpu", mutates_args=(), device_types="cpu")
+@operator("hybrid::scan_cpu")
 def _scan(
     u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, h: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y, the last state, the states before each chunk, none unless `save`)."""
     (B, T, E), N = u.shape, a.shape[1]
-    blocks = _padded(E) // LANES
+    blocks = whole(E) // LANES
     y, last = u.new_empty(B, T, blocks * LANES), u.new_empty(B, blocks * LANES, N)
     saved = u.new_empty(B, -(-T // CHUNK) if save else 0, blocks, N, LANES)
-    _run(
+    run(
         kernels.scan_forward,
         B * blocks,
         B * T * E * N,
         CHUNK,
-        _array(u, 2),
-        _array(dt, 2),
-        _array(a, 0),
-        _array(b),
-        _array(c),
-        _array(d, 0),
-        _array(h, 1),
+        array(u, 2),
+        array(dt, 2),
+        array(a, 0),
+        array(b),
+        array(c),
+        array(d, 0),
+        array(h, 1),
         y.numpy(),
         last.numpy(),
         saved.numpy(),
     )
-    return _cut(y, 2, E), _cut(last, 1, E), saved
+    return cut(y, 2, E), cut(last, 1, E), saved
 
 
-@_scan.register_fake
+@torch.library.register_fake("hybrid::scan_cpu")
 def _(
     u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, h: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     (B, T, E), N = u.shape, a.shape[1]
-    saved = u.new_empty(B, -(-T // CHUNK) if save else 0, _padded(E) // LANES, N, LANES)
+    saved = u.new_empty(B, -(-T // CHUNK) if save else 0, whole(E) // LANES, N, LANES)
     return u.new_empty(B, T, E), u.new_empty(B, E, N), saved
 
 
-@torch.library.custom_op("hybrid::scan_cpu_backward", mutates_args=(), device_types="cpu")
+@operator("hybrid::scan_cpu_backward")
 def _scan_backward(
     u: Tensor,
     dt: Tensor,
@@ -240,52 +176,43 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of u, dt, a, b, c, d and h."""
     (B, T, E), N = u.shape, a.shape[1]
-    blocks = _padded(E) // LANES
+    assert saved.shape[1] == -(-T // CHUNK), "the forward pass was run without `save`"
+    blocks = whole(E) // LANES
     groups = min(blocks, -(-JOBS // B))
     gu, gdt = (u.new_empty(B, T, blocks * LANES) for _ in range(2))
     ga, gh = (u.new_empty(B, blocks * LANES, N) for _ in range(2))
     gb, gc = (u.new_empty(B, groups, T, N) for _ in range(2))
     gd = u.new_empty(B, blocks * LANES)
-    _run(
+    run(
         kernels.scan_backward,
         B * groups,
         B * T * E * N,
         CHUNK,
-        _array(u, 2),
-        _array(dt, 2),
-        _array(a, 0),
-        _array(b),
-        _array(c),
-        _array(d, 0),
-        _array(saved),
-        _array(gy, 2),
-        _array(glast, 1),
+        array(u, 2),
+        array(dt, 2),
+        array(a, 0),
+        array(b),
+        array(c),
+        array(d, 0),
+        array(saved),
+        array(gy, 2),
+        array(glast, 1),
         *(g.numpy() for g in (gu, gdt, ga, gb, gc, gd, gh)),
     )
     return (
-        _cut(gu, 2, E),
-        _cut(gdt, 2, E),
-        _cut(ga.sum(0), 0, E),
-        gb.sum(1),
-        gc.sum(1),
-        _cut(gd.sum(0), 0, E),
-        _cut(gh, 1, E),
+        cut(gu, 2, E),
+        cut(gdt, 2, E),
+        cut(ga.sum(0), 0, E),
+        gb[:, 0] if groups == 1 else gb.sum(1),
+        gc[:, 0] if groups == 1 else gc.sum(1),
+        cut(gd.sum(0), 0, E),
+        cut(gh, 1, E),
     )
 
 
-@_scan_backward.register_fake
-def _(
-    u: Tensor,
-    dt: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    saved: Tensor,
-    gy: Tensor,
-    glast: Tensor,
-) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (u, dt, a, b, c, d, glast))
+@torch.library.register_fake("hybrid::scan_cpu_backward")
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in (*inputs[:6], inputs[8]))
 
 
 def _scan_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -302,71 +229,70 @@ def _scan_gradients(
     return (*_scan_backward(u, dt, a, b, c, d, saved, gy, glast), None)
 
 
-_scan.register_autograd(_scan_gradients, setup_context=_scan_keep)
+torch.library.register_autograd("hybrid::scan_cpu", _scan_gradients, setup_context=_scan_keep)
 
 
 # ---- convolution ---------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("hybrid::conv_cpu", mutates_args=(), device_types="cpu")
+@operator("hybrid::conv_cpu")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     """Return (activated convolution, new tail)."""
     (B, T, E), W = x.shape, weight.shape[1]
-    blocks = _padded(E) // LANES
-    y, new_tail = x.new_empty(B, T, blocks * LANES), x.new_empty(B, W - 1, blocks * LANES)
-    _run(
+    y, new_tail = x.new_empty(B, T, whole(E)), x.new_empty(B, W - 1, whole(E))
+    run(
         kernels.conv_forward,
-        B * blocks,
-        B * T * E * W,
-        _array(x, 2),
-        _array(weight, 0),
-        _array(bias, 0),
-        _array(tail, 2),
+        B * -(-T // PIECE),
+        B * T * E * (W + ACTIVATION),
+        PIECE,
+        array(x, 2),
+        array(weight.t(), 1),
+        array(bias, 0),
+        array(tail, 2),
         y.numpy(),
         new_tail.numpy(),
     )
-    return _cut(y, 2, E), _cut(new_tail, 2, E)
+    return cut(y, 2, E), cut(new_tail, 2, E)
 
 
-@_conv.register_fake
+@torch.library.register_fake("hybrid::conv_cpu")
 def _(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(tail.shape)
 
 
-@torch.library.custom_op("hybrid::conv_cpu_backward", mutates_args=(), device_types="cpu")
+@operator("hybrid::conv_cpu_backward")
 def _conv_backward(
     x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, gy: Tensor, gnew: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight, bias and tail."""
     (B, T, E), W = x.shape, weight.shape[1]
-    blocks = _padded(E) // LANES
-    gx, gtail = x.new_empty(B, T, blocks * LANES), x.new_empty(B, W - 1, blocks * LANES)
-    gweight, gbias = x.new_empty(B, blocks * LANES, W), x.new_empty(B, blocks * LANES)
-    _run(
+    jobs = B * -(-T // PIECE)
+    gx, gtail = x.new_empty(B, T, whole(E)), x.new_empty(B, W - 1, whole(E))
+    gweight, gbias = x.new_zeros(jobs, W, whole(E)), x.new_zeros(jobs, whole(E))
+    run(
         kernels.conv_backward,
-        B * blocks,
-        B * T * E * W,
-        _array(x, 2),
-        _array(weight, 0),
-        _array(bias, 0),
-        _array(tail, 2),
-        _array(gy, 2),
-        _array(gnew, 2),
+        jobs,
+        B * T * E * (W + ACTIVATION),
+        PIECE,
+        array(x, 2),
+        array(weight.t(), 1),
+        array(bias, 0),
+        array(tail, 2),
+        array(gy, 2),
+        array(gnew, 2),
         *(g.numpy() for g in (gx, gweight, gbias, gtail)),
     )
     return (
-        _cut(gx, 2, E),
-        _cut(gweight.sum(0), 0, E),
-        _cut(gbias.sum(0), 0, E),
-        _cut(gtail, 2, E),
+        cut(gx, 2, E),
+        cut(gweight.sum(0).t(), 0, E).contiguous(),
+        cut(gbias.sum(0), 0, E),
+        cut(gtail, 2, E),
     )
 
 
-@_conv_backward.register_fake
-def _(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, gy: Tensor, gnew: Tensor
-) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(t.shape) for t in (x, weight, bias, tail))
+@torch.library.register_fake("hybrid::conv_cpu_backward")
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
 
 
 def _conv_keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -381,4 +307,4 @@ def _conv_gradients(ctx: Any, gy: Tensor | None, gnew: Tensor | None) -> tuple[T
     return _conv_backward(x, weight, bias, tail, gy, gnew)
 
 
-_conv.register_autograd(_conv_gradients, setup_context=_conv_keep)
+torch.library.register_autograd("hybrid::conv_cpu", _conv_gradients, setup_context=_conv_keep)

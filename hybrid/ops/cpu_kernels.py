@@ -1,16 +1,21 @@
-"""The CPU kernels of the selective scan and the short convolution, compiled by numba when first used.
+"""The CPU kernels of selective scan and short convolution, compiled by numba when first called.
 
-Each kernel works on sixteen neighbouring channels at once, one `Lanes` value: states are kept as
-(N, lanes), so nothing in the recurrence crosses lanes. A job is one batch row times some blocks of
-lanes; a kernel does the jobs `first` to `last - 1`, and never looks at another job's results, so it
-does not matter which thread does which. Arrays are float32 and C-contiguous, their channels padded
-to whole blocks; positions are flat element counts. Nothing here checks that: `cpu.py` does.
+Each works on sixteen neighbouring channels at once, one `Lanes` value: states are kept as (N,
+lanes), so nothing in the recurrence crosses lanes. A kernel does the jobs `first` to `last - 1` of
+a partition its docstring gives; no job reads what another writes, so it does not matter which
+thread does which. Arrays are float32 and C-contiguous, channels padded to whole blocks of lanes;
+positions are flat element counts. Nothing here checks that: `cpu.py` and `cpu_run.py` see to it.
 
-Kept in one file because numba's cache notices a change only in the file of the kernel itself.
+Longer than other files because numba's cache notices a change only in a kernel's own file (numba
+manual, "Caching limitations"): with the lanes in another file, an edit there would go on running
+the old kernels.
 """
 
+# An intrinsic is called without its first parameter, which mypy cannot know.
+# mypy: disable-error-code="call-arg, var-annotated"
+
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -20,8 +25,8 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
+AHEAD = 8  # tokens from asking for a cache line to using it; rows lie too far apart for guesses
 LOG2_E = np.float32(1.4426950408889634)
-AHEAD = 8
 LN_2 = np.float32(0.6931471805599453)
 
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -50,7 +55,7 @@ def spread(builder: Any, value: Any) -> Any:
 
 
 def _define(function: Any, instruction: str) -> None:
-    """Give `function` of Python's operator module a meaning for Lanes, mixed with scalars or not."""
+    """Give a function of Python's operator module a meaning for Lanes, beside scalars or not."""
     pairs = [(lanes, lanes), (lanes, types.float32), (types.float32, lanes)]
 
     @infer_global(function)
@@ -166,9 +171,7 @@ def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
-        function = cgutils.get_or_insert_function(
-            builder.module, kind, f"llvm.fmuladd.v{LANES}f32"
-        )
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
         return builder.call(function, [spread(builder, arg) for arg in args])
 
     wanted = [kind if kind == lanes else types.float32 for kind in (x, y, z)]
@@ -215,169 +218,6 @@ def times_power(typing: Any, value: Any, rounded: Any) -> Any:
     return lanes(lanes, lanes), emit
 
 
-# 2^f on [-1/2, 1/2] as a polynomial whose constant is exactly 1: the other coefficients minimise the
-# largest relative error (Lawson's iteration on a Chebyshev grid, then rounded to float32), 1.1e-7.
-P1 = np.float32(0.6931470036506653)
-P2 = np.float32(0.24022242426872253)
-P3 = np.float32(0.05550733581185341)
-P4 = np.float32(0.009671512991189957)
-P5 = np.float32(0.001326472731307149)
-ONE = np.float32(1)
-
-
-@njit(nogil=True)
-def power_of_two(x, y):
-    """Return 2^(x y) for Lanes x and y whose product is not above 0; exactly 1 at 0; NaN stays NaN.
-
-    Relative error: 2e-7 plus the rounding of the factors, so exp(x a) is power_of_two(x, a LOG2_E).
-    """
-    rounded = fma(x, y, ROUND)
-    f = fma(x, y, ROUND - rounded)
-    p = fma(fma(fma(fma(fma(P5, f, P4), f, P3), f, P2), f, P1), f, ONE)
-    return times_power(p, rounded)
-
-
-@njit(nogil=True)
-def scratch(blocks):
-    """Return room for so many Lanes, aligned to cache lines: an unaligned Lanes would straddle two."""
-    room = np.empty((blocks + 1) * LANES, np.float32)
-    skip = -room.ctypes.data // 4 % LANES
-    return room[skip : skip + blocks * LANES]
-
-
-@njit(nogil=True, cache=True)
-def scan_forward(first, last, chunk, u, dt, a, b, c, d, h, y, h_last, saved):
-    """Run the recurrence; a job is one row and one block. Long because a loop nest cannot be cut.
-
-    `saved` (rows, chunks, blocks, N, lanes) receives the state before every `chunk`-th token; where
-    its second extent is 0, nothing is saved.
-    """
-    T, E, N = u.shape[1], u.shape[2], a.shape[1]
-    blocks = E // LANES
-    size = N * LANES
-    rate, state = scratch(N), scratch(N)
-    for job in range(first, last):
-        row, block = job // blocks, job % blocks
-        e = block * LANES
-        for n in range(N):
-            store(rate, n * LANES, gather(a, e * N + n, N) * LOG2_E)
-            store(state, n * LANES, gather(h, (row * E + e) * N + n, N))
-        skip = load(d, e)
-        for t in range(T):
-            if t % chunk == 0 and saved.shape[1] > 0:
-                to = ((row * saved.shape[1] + t // chunk) * blocks + block) * size
-                for n in range(N):
-                    store(saved, to + n * LANES, load(state, n * LANES))
-            at, bc = (row * T + t) * E + e, (row * T + t) * N
-            prefetch(dt, at + AHEAD * E)
-            prefetch(u, at + AHEAD * E)
-            step, x = load(dt, at), load(u, at)
-            drive, out = step * x, skip * x
-            for n in range(N):
-                decay = power_of_two(step, load(rate, n * LANES))
-                new = fma(decay, load(state, n * LANES), drive * element(b, bc + n))
-                store(state, n * LANES, new)
-                out = fma(new, element(c, bc + n), out)
-            store(y, at, out)
-        for n in range(N):
-            scatter(h_last, (row * E + e) * N + n, N, load(state, n * LANES))
-
-
-@njit(nogil=True, cache=True)
-def scan_backward(
-    first, last, chunk, u, dt, a, b, c, d, saved, gy, gh_last, gu, gdt, ga, gb, gc, gd, gh
-):
-    """Go back through the recurrence; a job is one row and one group of blocks.
-
-    From the last chunk to the first: recompute its states from the saved one, then unwind it. The
-    gradients of b and c are summed over lanes once per chunk, so that their per-lane sums stay in
-    the nearest cache; `gb` and `gc` are (rows, groups, T, N), `ga` (rows, E, N), `gd` (rows, E).
-    """
-    T, E, N = u.shape[1], u.shape[2], a.shape[1]
-    blocks, groups, chunks = E // LANES, gb.shape[1], saved.shape[1]
-    width = (blocks + groups - 1) // groups
-    size = N * LANES
-    rates, sum_a, back = scratch(width * N), scratch(width * N), scratch(width * N)
-    sum_b, sum_c = scratch(N * chunk), scratch(N * chunk)
-    states, decays, drives = scratch(chunk), scratch(chunk), scratch(chunk)
-    sum_drive, sum_dt = scratch(chunk), scratch(chunk)
-    sum_d = scratch(width)
-    for job in range(first, last):
-        row, group = job // groups, job % groups
-        start = group * width
-        stop = min(start + width, blocks)
-        for block in range(start, stop):
-            e = block * LANES
-            store(sum_d, (block - start) * LANES, np.float32(0))
-            for n in range(N):
-                i = ((block - start) * N + n) * LANES
-                store(rates, i, gather(a, e * N + n, N) * LOG2_E)
-                store(back, i, gather(gh_last, (row * E + e) * N + n, N))
-                store(sum_a, i, np.float32(0))
-        for part in range(chunks - 1, -1, -1):
-            t0 = part * chunk
-            steps = min(chunk, T - t0)
-            bc = (row * T + t0) * N
-            sum_b[:] = 0
-            sum_c[:] = 0
-            for block in range(start, stop):
-                at0 = (row * T + t0) * E + block * LANES
-                for k in range(steps):
-                    at = at0 + k * E
-                    store(drives, k * LANES, load(dt, at) * load(u, at))
-                    store(sum_drive, k * LANES, np.float32(0))
-                    store(sum_dt, k * LANES, np.float32(0))
-                from_saved = ((row * chunks + part) * blocks + block) * size
-                for n in range(N):
-                    i = ((block - start) * N + n) * LANES
-                    state, rate = load(saved, from_saved + n * LANES), load(rates, i)
-                    for k in range(steps):
-                        at = at0 + k * E
-                        kn = (n * chunk + k) * LANES
-                        decay = power_of_two(load(dt, at), rate)
-                        store(states, k * LANES, state)
-                        store(decays, k * LANES, decay)
-                        state = fma(decay, state, load(drives, k * LANES) * element(b, bc + k * N + n))
-                        store(sum_c, kn, fma(state, load(gy, at), load(sum_c, kn)))
-                    g, s = load(back, i), load(sum_a, i)
-                    for k in range(steps - 1, -1, -1):
-                        at = at0 + k * E
-                        kn = (n * chunk + k) * LANES
-                        k16 = k * LANES
-                        g = fma(load(gy, at), element(c, bc + k * N + n), g)
-                        store(sum_drive, k16, fma(g, element(b, bc + k * N + n), load(sum_drive, k16)))
-                        store(sum_b, kn, fma(g, load(drives, k16), load(sum_b, kn)))
-                        g = g * load(decays, k16)
-                        q = g * load(states, k16)
-                        store(sum_dt, k16, fma(q, rate, load(sum_dt, k16)))
-                        s = fma(q, load(dt, at), s)
-                    store(back, i, g)
-                    store(sum_a, i, s)
-                skip = load(d, block * LANES)
-                s = load(sum_d, (block - start) * LANES)
-                for k in range(steps):
-                    at = at0 + k * E
-                    k16 = k * LANES
-                    x, g, g_drive = load(u, at), load(gy, at), load(sum_drive, k16)
-                    store(gu, at, fma(g_drive, load(dt, at), skip * g))
-                    store(gdt, at, fma(load(sum_dt, k16), LN_2, g_drive * x))
-                    s = fma(g, x, s)
-                store(sum_d, (block - start) * LANES, s)
-            for k in range(steps):
-                for n in range(N):
-                    kn = (n * chunk + k) * LANES
-                    gb[row, group, t0 + k, n] = total(load(sum_b, kn))
-                    gc[row, group, t0 + k, n] = total(load(sum_c, kn))
-        for block in range(start, stop):
-            e = block * LANES
-            store(gd, row * E + e, load(sum_d, (block - start) * LANES))
-            for n in range(N):
-                i = ((block - start) * N + n) * LANES
-                to = (row * E + e) * N + n
-                scatter(ga, to, N, load(sum_a, i))
-                scatter(gh, to, N, load(back, i))
-
-
 @intrinsic
 def magnitude(typing: Any, value: Any) -> Any:
     """Return |value|."""
@@ -400,6 +240,30 @@ def where_negative(typing: Any, value: Any, yes: Any, no: Any) -> Any:
     return lanes(lanes, yes, no), emit
 
 
+# 2^f on [-1/2, 1/2] as a polynomial whose constant is exactly 1. The others minimise the largest
+# relative error (our own fit: Lawson's iteration on a Chebyshev grid, then rounded to float32);
+# one degree more would gain less than float32 arithmetic loses, one less is twenty times worse.
+P1 = np.float32(0.6931470036506653)
+P2 = np.float32(0.24022242426872253)
+P3 = np.float32(0.05550733581185341)
+P4 = np.float32(0.009671512991189957)
+P5 = np.float32(0.001326472731307149)
+ONE = np.float32(1)
+ZERO = np.float32(0)
+
+
+@njit(nogil=True)
+def power_of_two(x, y):
+    """Return 2^(x y) where x y is not above 0: exactly 1 at 0, 0 far below; NaN stays NaN.
+
+    The product is not rounded, so exp(x a) as power_of_two(x, a LOG2_E) rounds once, as x a would.
+    """
+    rounded = fma(x, y, ROUND)
+    f = fma(x, y, ROUND - rounded)
+    p = fma(fma(fma(fma(fma(P5, f, P4), f, P3), f, P2), f, P1), f, ONE)
+    return times_power(p, rounded)
+
+
 @njit(nogil=True)
 def sigmoid(x):
     """Return 1 / (1 + exp(-x)), through exp(-|x|), which cannot overflow."""
@@ -408,7 +272,248 @@ def sigmoid(x):
 
 
 @njit(nogil=True)
-def token(x, tail, row, t, e):
+def scratch(blocks):
+    """Return room for so many Lanes, aligned so that none straddles two cache lines."""
+    room = np.empty((blocks + 1) * LANES, np.float32)
+    skip = -room.ctypes.data // 4 % LANES
+    return room[skip : skip + blocks * LANES]
+
+
+# ---- scan ----------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def scan_forward(first, last, chunk, u, dt, a, b, c, d, h, y, h_last, saved):
+    """Run the recurrence; a job is one row and one block. Long because a loop nest cannot be cut.
+
+    `saved` (rows, chunks, blocks, N, lanes) receives the state before every `chunk`-th token; where
+    its second extent is 0, nothing is saved.
+    """
+    T, E, N = u.shape[1], u.shape[2], a.shape[1]
+    blocks, chunks = E // LANES, saved.shape[1]
+    rate, state = scratch(N), scratch(N)
+    for job in range(first, last):
+        row, block = job // blocks, job % blocks
+        e = block * LANES
+        for n in range(N):
+            store(rate, n * LANES, gather(a, e * N + n, N) * LOG2_E)
+            store(state, n * LANES, gather(h, (row * E + e) * N + n, N))
+        skip = load(d, e)
+        for t in range(T):
+            if t % chunk == 0 and chunks > 0:
+                to = ((row * chunks + t // chunk) * blocks + block) * N * LANES
+                for n in range(N):
+                    store(saved, to + n * LANES, load(state, n * LANES))
+            at, bc = (row * T + t) * E + e, (row * T + t) * N
+            prefetch(dt, at + AHEAD * E)
+            prefetch(u, at + AHEAD * E)
+            step, x = load(dt, at), load(u, at)
+            drive, out = step * x, skip * x
+            for n in range(N):
+                decay = power_of_two(step, load(rate, n * LANES))
+                new = fma(decay, load(state, n * LANES), drive * element(b, bc + n))
+                store(state, n * LANES, new)
+                out = fma(new, element(c, bc + n), out)
+            store(y, at, out)
+        for n in range(N):
+            scatter(h_last, (row * E + e) * N + n, N, load(state, n * LANES))
+
+
+class Room(NamedTuple):
+    """Where one thread works in the backward scan; all are Lanes, in the extents named."""
+
+    rates: Any  # a LOG2_E; (blocks of the group, N), as are the next two
+    back: Any  # the gradient of the state, on its way back in time
+    sum_a: Any
+    sum_d: Any  # (blocks of the group)
+    sum_b: Any  # (N, chunk), as is the next: per lane, over the blocks of the group so far
+    sum_c: Any
+    drives: Any  # dt u; (chunk), as are the next two
+    sum_drive: Any
+    sum_dt: Any
+    states: Any  # before each token; (2, chunk), as is the next
+    decays: Any
+
+
+@njit(nogil=True)
+def make_room(width, N, chunk):
+    """Return a Room for groups of `width` blocks."""
+    return Room(
+        scratch(width * N),
+        scratch(width * N),
+        scratch(width * N),
+        scratch(width),
+        scratch(N * chunk),
+        scratch(N * chunk),
+        scratch(chunk),
+        scratch(chunk),
+        scratch(chunk),
+        scratch(2 * chunk),
+        scratch(2 * chunk),
+    )
+
+
+@njit(nogil=True)
+def replay(room, slot, nk, state, rate, token, b):
+    """Return one state after a token of a chunk, noting in `slot` what `unwind` will need."""
+    step, drive, g_y = token
+    decay = power_of_two(step, rate)
+    store(room.states, slot * LANES, state)
+    store(room.decays, slot * LANES, decay)
+    state = fma(decay, state, drive * b)
+    store(room.sum_c, nk * LANES, fma(state, g_y, load(room.sum_c, nk * LANES)))
+    return state
+
+
+@njit(nogil=True)
+def unwind(room, slot, nk, g, sum_a, sums, rate, token, b, c):
+    """Return (gradient of one state before a token, sum for a, sums for drive and dt).
+
+    The sums go in and out by value: through memory, the compiler could not join two calls.
+    """
+    step, drive, g_y = token
+    g = fma(g_y, c, g)
+    sum_drive = fma(g, b, sums[0])
+    store(room.sum_b, nk * LANES, fma(g, drive, load(room.sum_b, nk * LANES)))
+    g = g * load(room.decays, slot * LANES)
+    q = g * load(room.states, slot * LANES)
+    return g, fma(q, step, sum_a), (sum_drive, fma(q, rate, sums[1]))
+
+
+@njit(nogil=True)
+def retrace(room, n, m, chunk, steps, slot, at0, bc0, from_saved, saved, dt, gy, b, c):
+    """Recompute states n and m of one block over one chunk, then go back through them.
+
+    Two states share the loads and stores of what belongs to the token alone, which takes an eighth
+    less time than one by one. `m` is None where n is the last of an odd N: numba compiles that case
+    by itself, without the lines that ask for `m`.
+    """
+    E, N = dt.shape[2], b.shape[2]
+    i, state = (slot * N + n) * LANES, load(saved, from_saved + n * LANES)
+    rate, g, s = load(room.rates, i), load(room.back, i), load(room.sum_a, i)
+    if m is not None:
+        j, state_m = (slot * N + m) * LANES, load(saved, from_saved + m * LANES)
+        rate_m, g_m, s_m = load(room.rates, j), load(room.back, j), load(room.sum_a, j)
+    for k in range(steps):
+        at, bc = at0 + k * E, bc0 + k * N
+        token = load(dt, at), load(room.drives, k * LANES), load(gy, at)
+        state = replay(room, 2 * k, n * chunk + k, state, rate, token, element(b, bc + n))
+        if m is not None:
+            b_m = element(b, bc + m)
+            state_m = replay(room, 2 * k + 1, m * chunk + k, state_m, rate_m, token, b_m)
+    for k in range(steps - 1, -1, -1):
+        at, bc = at0 + k * E, bc0 + k * N
+        token = load(dt, at), load(room.drives, k * LANES), load(gy, at)
+        sums = load(room.sum_drive, k * LANES), load(room.sum_dt, k * LANES)
+        b_n, c_n = element(b, bc + n), element(c, bc + n)
+        g, s, sums = unwind(room, 2 * k, n * chunk + k, g, s, sums, rate, token, b_n, c_n)
+        if m is not None:
+            at_m, b_m, c_m = m * chunk + k, element(b, bc + m), element(c, bc + m)
+            g_m, s_m, sums = unwind(room, 2 * k + 1, at_m, g_m, s_m, sums, rate_m, token, b_m, c_m)
+        store(room.sum_drive, k * LANES, sums[0])
+        store(room.sum_dt, k * LANES, sums[1])
+    store(room.back, i, g)
+    store(room.sum_a, i, s)
+    if m is not None:
+        store(room.back, j, g_m)
+        store(room.sum_a, j, s_m)
+
+
+@njit(nogil=True)
+def open_group(room, row, start, stop, a, gh_last):
+    """Start the sums of a group of blocks; N and E come from the shape of `gh_last`."""
+    E, N = gh_last.shape[1:]
+    for block in range(start, stop):
+        slot, e = block - start, block * LANES
+        store(room.sum_d, slot * LANES, ZERO)
+        for n in range(N):
+            i = (slot * N + n) * LANES
+            store(room.rates, i, gather(a, e * N + n, N) * LOG2_E)
+            store(room.back, i, gather(gh_last, (row * E + e) * N + n, N))
+            store(room.sum_a, i, ZERO)
+
+
+@njit(nogil=True)
+def close_group(room, row, start, stop, ga, gd, gh):
+    """Write what a group has summed over its row."""
+    E, N = gh.shape[1:]
+    for block in range(start, stop):
+        slot, e = block - start, block * LANES
+        store(gd, row * E + e, load(room.sum_d, slot * LANES))
+        for n in range(N):
+            i, to = (slot * N + n) * LANES, (row * E + e) * N + n
+            scatter(ga, to, N, load(room.sum_a, i))
+            scatter(gh, to, N, load(room.back, i))
+
+
+@njit(nogil=True)
+def open_block(room, steps, E, at0, u, dt):
+    """Start the sums of one block over one chunk."""
+    for k in range(steps):
+        store(room.drives, k * LANES, load(dt, at0 + k * E) * load(u, at0 + k * E))
+        store(room.sum_drive, k * LANES, ZERO)
+        store(room.sum_dt, k * LANES, ZERO)
+
+
+@njit(nogil=True)
+def close_block(room, steps, slot, E, at0, skip, u, dt, gy, gu, gdt):
+    """Write the gradients of u and dt of one block over one chunk."""
+    sum_d = load(room.sum_d, slot * LANES)
+    for k in range(steps):
+        at = at0 + k * E
+        x, g_y, g_drive = load(u, at), load(gy, at), load(room.sum_drive, k * LANES)
+        store(gu, at, fma(g_drive, load(dt, at), skip * g_y))
+        store(gdt, at, fma(load(room.sum_dt, k * LANES), LN_2, g_drive * x))
+        sum_d = fma(g_y, x, sum_d)
+    store(room.sum_d, slot * LANES, sum_d)
+
+
+@njit(nogil=True, cache=True)
+def scan_backward(
+    first, last, chunk, u, dt, a, b, c, d, saved, gy, gh_last, gu, gdt, ga, gb, gc, gd, gh
+):
+    """Go back through the recurrence; a job is one row and one group of blocks.
+
+    From the last chunk to the first: recompute its states from the saved one, then unwind it. The
+    gradients of b and c are summed over lanes once per chunk, so that their per-lane sums stay in
+    the nearest caches; `gb` and `gc` are (rows, groups, T, N), `ga` (rows, E, N), `gd` (rows, E).
+    """
+    T, E, N = u.shape[1], u.shape[2], a.shape[1]
+    blocks, groups, chunks = E // LANES, gb.shape[1], saved.shape[1]
+    width = (blocks + groups - 1) // groups
+    room = make_room(width, N, chunk)
+    for job in range(first, last):
+        row, group = job // groups, job % groups
+        start, stop = min(group * width, blocks), min((group + 1) * width, blocks)
+        open_group(room, row, start, stop, a, gh_last)
+        for part in range(chunks - 1, -1, -1):
+            t0 = part * chunk
+            steps, bc = min(chunk, T - t0), (row * T + t0) * N
+            room.sum_b[:] = 0
+            room.sum_c[:] = 0
+            for block in range(start, stop):
+                slot, at = block - start, (row * T + t0) * E + block * LANES
+                from_saved = ((row * chunks + part) * blocks + block) * N * LANES
+                skip = load(d, block * LANES)
+                open_block(room, steps, E, at, u, dt)
+                rest = (chunk, steps, slot, at, bc, from_saved, saved, dt, gy, b, c)
+                for n in range(0, N - 1, 2):
+                    retrace(room, n, n + 1, *rest)
+                if N % 2:
+                    retrace(room, N - 1, None, *rest)
+                close_block(room, steps, slot, E, at, skip, u, dt, gy, gu, gdt)
+            for k in range(steps):
+                for n in range(N):
+                    gb[row, group, t0 + k, n] = total(load(room.sum_b, (n * chunk + k) * LANES))
+                    gc[row, group, t0 + k, n] = total(load(room.sum_c, (n * chunk + k) * LANES))
+        close_group(room, row, start, stop, ga, gd, gh)
+
+
+# ---- convolution ---------------------------------------------------------------------------------
+
+
+@njit(nogil=True)
+def input_block(x, tail, row, t, e):
     """Return one block of token t of `x`, or of `tail`, which ends where t = 0 begins, if t < 0."""
     if t >= 0:
         return load(x, (row * x.shape[1] + t) * x.shape[2] + e)
@@ -416,72 +521,93 @@ def token(x, tail, row, t, e):
 
 
 @njit(nogil=True)
-def weighted(x, tail, taps, offset, row, t, e):
-    """Return the convolution at token t, before its activation."""
-    W = len(taps) // LANES
-    out = offset
+def convolved(x, weight, bias, tail, row, t, e):
+    """Return one block of the convolution at token t, before its activation."""
+    W, E = weight.shape
+    out = load(bias, e)
     for j in range(W):
-        out = fma(load(taps, j * LANES), token(x, tail, row, t + 1 - W + j, e), out)
+        out = fma(load(weight, j * E + e), input_block(x, tail, row, t + 1 - W + j, e), out)
     return out
 
 
 @njit(nogil=True, cache=True)
-def conv_forward(first, last, x, weight, bias, tail, y, new_tail):
-    """Convolve and activate; a job is one row and one block."""
-    T, E, W = x.shape[1], x.shape[2], weight.shape[1]
-    blocks = E // LANES
-    taps = scratch(W)
+def conv_forward(first, last, piece, x, weight, bias, tail, y, new_tail):
+    """Convolve and activate; a job is one row and one piece of its tokens; `weight` is (W, E)."""
+    T, E = x.shape[1:]
+    L = tail.shape[1]
+    pieces = (T + piece - 1) // piece
     for job in range(first, last):
-        row, e = job // blocks, job % blocks * LANES
-        for j in range(W):
-            store(taps, j * LANES, gather(weight, e * W + j, W))
-        offset = load(bias, e)
-        for t in range(T):
-            z = weighted(x, tail, taps, offset, row, t, e)
-            store(y, (row * T + t) * E + e, z * sigmoid(z))
-        for i in range(W - 1):
-            kept = token(x, tail, row, T + 1 - W + i, e)
-            store(new_tail, (row * (W - 1) + i) * E + e, kept)
+        row, t0 = job // pieces, job % pieces * piece
+        for t in range(t0, min(t0 + piece, T)):
+            for e in range(0, E, LANES):
+                z = convolved(x, weight, bias, tail, row, t, e)
+                store(y, (row * T + t) * E + e, z * sigmoid(z))
+        if t0 == 0:
+            for i in range(L):
+                for e in range(0, E, LANES):
+                    store(new_tail, (row * L + i) * E + e, input_block(x, tail, row, T - L + i, e))
+
+
+@njit(nogil=True)
+def activation_gradients(first, stop, counted, x, weight, bias, tail, row, gy, gz, gweight, gbias):
+    """Fill `gz` with the gradients before the activation at tokens first to stop - 1.
+
+    Tokens before `counted` also add to `gweight` and `gbias`, the views of this job.
+    """
+    T, E = x.shape[1:]
+    W = len(weight)
+    for t in range(first, stop):
+        for e in range(0, E, LANES):
+            z = convolved(x, weight, bias, tail, row, t, e)
+            s = sigmoid(z)
+            g = load(gy, (row * T + t) * E + e) * s * fma(z, ONE - s, ONE)
+            store(gz, (t - first) * E + e, g)
+            if t < counted:
+                store(gbias, e, load(gbias, e) + g)
+                for j in range(W):
+                    seen = input_block(x, tail, row, t + 1 - W + j, e)
+                    store(gweight, j * E + e, fma(g, seen, load(gweight, j * E + e)))
+
+
+@njit(nogil=True)
+def input_gradient(weight, first, t, T, e, gz, gnew, row):
+    """Return the gradient of one block of token t, in the tail if t < 0.
+
+    Token t reaches the outputs t to t + L, of which `gz` holds those from `first` on, and the new
+    tail if it is among the last L.
+    """
+    W, E = weight.shape
+    g = load(weight, e) * ZERO
+    if t + W - 1 >= T:
+        g = load(gnew, (row * (W - 1) + t + W - 1 - T) * E + e)
+    for ahead in range(max(0, -t), min(W, T - t)):
+        tap = load(weight, (W - 1 - ahead) * E + e)
+        g = fma(tap, load(gz, (t + ahead - first) * E + e), g)
+    return g
 
 
 @njit(nogil=True, cache=True)
-def conv_backward(first, last, x, weight, bias, tail, gy, gnew, gx, gweight, gbias, gtail):
-    """Go back through the convolution; a job is one row and one block.
+def conv_backward(first, last, piece, x, weight, bias, tail, gy, gnew, gx, gweight, gbias, gtail):
+    """Go back through the convolution; a job is one row and one piece of its tokens.
 
-    `gx` first holds the gradients before the activation. Position r counts from the start of the
-    tail: the gradient at r needs those of the tokens r - L to r, and replaces that of r - L.
+    A piece also recomputes the L tokens after it, which its own reach. `gweight` is (jobs, W, E)
+    and `gbias` (jobs, E), both zero at the start.
     """
-    T, E, W = x.shape[1], x.shape[2], weight.shape[1]
-    L = W - 1
-    blocks = E // LANES
-    taps, sums = scratch(W), scratch(W)
+    T, E = x.shape[1:]
+    L = tail.shape[1]
+    pieces = (T + piece - 1) // piece
+    gz = scratch((piece + L) * E // LANES)
     for job in range(first, last):
-        row, e = job // blocks, job % blocks * LANES
-        for j in range(W):
-            store(taps, j * LANES, gather(weight, e * W + j, W))
-            store(sums, j * LANES, np.float32(0))
-        offset = load(bias, e)
-        sum_bias = offset * np.float32(0)
-        for t in range(T):
-            z = weighted(x, tail, taps, offset, row, t, e)
-            s = sigmoid(z)
-            at = (row * T + t) * E + e
-            g = load(gy, at) * s * fma(z, ONE - s, ONE)
-            store(gx, at, g)
-            sum_bias = sum_bias + g
-            for j in range(W):
-                seen = token(x, tail, row, t - L + j, e)
-                store(sums, j * LANES, fma(g, seen, load(sums, j * LANES)))
-        store(gbias, row * E + e, sum_bias)
-        for j in range(W):
-            scatter(gweight, (row * E + e) * W + j, W, load(sums, j * LANES))
-        for r in range(T + L):
-            g = offset * np.float32(0)
-            if r >= T:
-                g = load(gnew, (row * L + r - T) * E + e)
-            for j in range(max(0, r - T + 1), min(W, r + 1)):
-                g = fma(load(taps, j * LANES), load(gx, (row * T + r - j) * E + e), g)
-            if r < L:
-                store(gtail, (row * L + r) * E + e, g)
-            else:
-                store(gx, (row * T + r - L) * E + e, g)
+        row, t0 = job // pieces, job % pieces * piece
+        t1 = min(t0 + piece, T)
+        activation_gradients(
+            t0, min(t1 + L, T), t1, x, weight, bias, tail, row, gy, gz, gweight[job], gbias[job]
+        )
+        for t in range(t0, t1):
+            for e in range(0, E, LANES):
+                store(gx, (row * T + t) * E + e, input_gradient(weight, t0, t, T, e, gz, gnew, row))
+        if t0 == 0:
+            for t in range(-L, 0):
+                for e in range(0, E, LANES):
+                    to = ((row + 1) * L + t) * E + e
+                    store(gtail, to, input_gradient(weight, 0, t, T, e, gz, gnew, row))

@@ -1,4 +1,4 @@
-"""The training loop. It yields what happened at every step; whoever iterates decides when to stop."""
+"""The training loop. It yields what happened; whoever iterates decides when to stop."""
 
 import math
 import time

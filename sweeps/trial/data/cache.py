@@ -16,7 +16,7 @@ from typing import Any
 
 
 class BrokenCache(Exception):
-    """A cached file is missing, truncated or altered: build it again."""
+    """A cached file was cut short or altered: build it again."""
 
 
 def cache_folder() -> Path:
@@ -44,13 +44,13 @@ def write_named_by_content(folder: Path, suffix: str, content: bytes) -> str:
 
 
 def checked_path(folder: Path, sha256: str, suffix: str) -> Path:
-    """The file that `write_named_by_content` wrote, read in full and found unchanged."""
+    """The file that `write_named_by_content` wrote, read in full and found unchanged.
+
+    Raises FileNotFoundError, or BrokenCache.
+    """
     path = folder / (sha256 + suffix)
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise BrokenCache(f"{path} is missing") from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         raise BrokenCache(f"{path} was altered or cut short: its sha256 is {found}")
     return path

@@ -1,4 +1,4 @@
-"""Where text comes from, as plain data: PackagedText(), TextFile(path="notes.txt"), HubDataset(...).
+"""Where text comes from, as plain data: PackagedText(), TextFile(path="a.txt"), HubDataset(...).
 
 A Recipe holds one of these and writes it to JSON, hence only str, None and tuples of str, and no
 import of torch or tokenizers. What a source names is looked at when it is read, not here: a recipe

@@ -15,11 +15,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 from torch import Tensor
 
@@ -137,7 +137,7 @@ def _key(source: Source, vocab: int) -> str:
         "source": type(source).__name__,
         "identity": IDENTITIES[type(source)](source),
         "vocab": vocab,
-        "tokenizers": metadata.version("tokenizers"),
+        "tokenizers": tokenizers.__version__,
         "code": _code_sha256(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -185,7 +185,10 @@ def _stream(folder: Path, *, sha256: str, text_bytes: int, documents: int) -> St
 def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
     """Reads, splits, trains the tokenizer, encodes and writes; returns the manifest."""
     log.info("building the tokens of %s with vocab=%d", source, vocab)
-    splits = split_by_group(without_duplicates(READERS[type(source)](source)))
+    found = without_duplicates(READERS[type(source)](source))
+    if not found:
+        raise ValueError(f"{source} has no text at all")
+    splits = split_by_group(found)
     with tokenizer.all_cores():
         bpe = tokenizer.train([document.text for document in splits[Split.TRAIN]], vocab)
         streams: dict[str, dict[str, Any]] = {}

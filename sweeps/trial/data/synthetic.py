@@ -66,9 +66,7 @@ def answer_recall(ids_BT: Tensor) -> Tensor:
     return ids_BT.gather(1, follower_BT)
 
 
-def draw_xor(
-    *, seed: int, step: int, batch: int, length: int, vocab: int
-) -> tuple[Tensor, Tensor]:
+def draw_xor(*, seed: int, step: int, batch: int, length: int, vocab: int) -> tuple[Tensor, Tensor]:
     """Bitwise exclusive or of each token with the one before it: needs a mixer and a feed-forward.
 
     A sum of one function of each token cannot write it (Minsky and Papert 1969), so that attention

@@ -195,13 +195,9 @@ def read_hub(source: HubDataset) -> Iterator[Document]:
             f"{source}: no column {source.text_field!r}; its columns are {rows.column_names}"
         )
     domain = source.name.rstrip("/").rpartition("/")[2]
-    n_documents = 0
     for row, value in enumerate(rows[source.text_field]):
         if text := _checked_text(value, f"{source} row {row}, column {source.text_field!r}"):
-            n_documents += 1
             yield _document(domain, text)
-    if not n_documents:
-        raise ValueError(f"{source}: column {source.text_field!r} has no text in any row")
 
 
 def _load_dataset(source: HubDataset):

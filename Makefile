@@ -1,0 +1,40 @@
+# make demo    the ratio sweep on real text: a table, Parquet and a figure, in about ten minutes
+# make test    everything the project checks
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+SCALE ?= cpu
+
+.PHONY: demo test check lint docs clean
+
+demo: $(BIN)/.installed
+	$(BIN)/python -m sweeps run ratio --scale $(SCALE)
+
+test: check
+	$(BIN)/python -m pytest -q -m slow
+
+check: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(BIN)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# What is generated from code or records; the tests hold it against its source.
+docs: $(BIN)/.installed-dev
+	$(BIN)/python -m sweeps docs
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,94 @@
+"""Between torch and a numba kernel: operators, arrays of whole lanes, jobs and threads.
+
+Numba's own threads are not used: its built-in layer must not be entered from two Python threads at
+once. These threads only call kernels, which release Python's lock.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid.ops.cpu_kernels import LANES
+
+INLINE = 1 << 18  # multiplications under which a second thread costs about as much as it saves
+PIECES_PER_THREAD = 4  # more than one, so that a thread slowed by something else holds up less
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Register a function as a torch operator on the CPU, and stand the operator in its place.
+
+    `torch.library.custom_op` would do the same, but takes longer for each call and imports torch's
+    compiler at the first.
+    """
+
+    def register(function: Callable[..., Any]) -> Any:
+        torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
+        torch.library.impl(name, "CPU", function)
+        return getattr(torch.ops.hybrid, name.partition("::")[2]).default
+
+    return register
+
+
+_pools: list[ThreadPoolExecutor] = []
+os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Return the process's pool, which starts threads only as they are needed."""
+    if not _pools:
+        _pools.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hybrid-ops"))
+    return _pools[0]
+
+
+def run(kernel: Callable[..., None], jobs: int, multiplications: int, *arguments: Any) -> None:
+    """Call kernel(first, last, *arguments) until all jobs are done, on torch's number of threads.
+
+    The caller works too, so a busy pool can slow a call but never block it. How the jobs are shared
+    out changes no result, if no job reads what another writes.
+    """
+    threads = min(torch.get_num_threads(), jobs)
+    if threads == 1 or multiplications < INLINE:
+        kernel(0, jobs, *arguments)
+        return
+    pieces = min(jobs, threads * PIECES_PER_THREAD)
+    waiting = deque((jobs * i // pieces, jobs * (i + 1) // pieces) for i in range(pieces))
+
+    def work() -> None:
+        while True:
+            try:
+                first, last = waiting.popleft()
+            except IndexError:
+                return
+            kernel(first, last, *arguments)
+
+    helpers = [_pool().submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+
+
+def whole(E: int) -> int:
+    """Return E, rounded up to whole blocks of lanes."""
+    return -(-E // LANES) * LANES
+
+
+def array(tensor: Tensor, channels: int | None = None) -> Any:
+    """Return a contiguous array, with zeros after the dimension `channels` up to whole blocks."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if channels is not None and tensor.shape[channels] % LANES:
+        extra = whole(tensor.shape[channels]) - tensor.shape[channels]
+        tensor = F.pad(tensor, [0, 0] * (tensor.dim() - 1 - channels) + [0, extra])
+    return tensor.contiguous().numpy()
+
+
+def cut(tensor: Tensor, channels: int, E: int) -> Tensor:
+    """Return the tensor without the filling that `array` gave its like."""
+    return tensor if tensor.shape[channels] == E else tensor.narrow(channels, 0, E).contiguous()

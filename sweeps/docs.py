@@ -1,0 +1,55 @@
+"""The parts of the documentation that are made from code and records, and where they stand.
+
+`python -m sweeps docs` writes them; a test holds the committed text against what they would be.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+
+from sweeps import catalog, results, table
+from sweeps.trial.record import SCHEMA, Record
+
+COLUMNS = Path("docs/results.md")
+README = Path("README.md")
+BEGIN, END = "<!-- begin ratio table -->", "<!-- end ratio table -->"
+
+HEAD = """# Columns of the records
+
+One row is one trial. Made by `python -m sweeps docs` from `sweeps/trial/record.py`; do not edit.
+Null means not measured. `sweeps.results.load` turns a map into one column for each key, such as
+`decode_ms.1024`.
+
+| column | type | unit | meaning |
+|---|---|---|---|
+"""
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Return what each page under `root` should hold; README keeps all but its table."""
+    readme = (root / README).read_text()
+    return {COLUMNS: columns(), README: between(readme, ratio_table(root))}
+
+
+def columns() -> str:
+    """Return the data dictionary: one table row for each field of Record."""
+    rows = [
+        f"| `{f.name}` | {SCHEMA.field(f.name).type} | {f.metadata['unit'] or '-'} "
+        f"| {f.metadata['meaning']} |"
+        for f in fields(Record)
+    ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def ratio_table(root: Path) -> str:
+    """Return the committed ratio sweep as Markdown."""
+    trials = results.load("ratio", folder=root / results.PUBLISHED, scale="cpu")
+    return table.as_markdown(trials, catalog.find("ratio").arms)
+
+
+def between(text: str, new: str) -> str:
+    """Return `text` with `new` between its two marks; ValueError where they are missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{README} must hold the lines {BEGIN!r} and {END!r}, in this order")
+    return f"{before}{BEGIN}\n{new}\n{END}{after}"

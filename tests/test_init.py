@@ -1,0 +1,71 @@
+"""The initial weights are those of the sources, above all Mamba's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid.layers import Mamba
+from hybrid.model import build
+from hybrid.spec import DtInit, Layer, ModelSpec
+from hybrid.spec import Mamba as MambaSpec
+from tests.models import SPECS, tiny
+
+
+def mamba_of(dt_init: DtInit) -> Mamba:
+    layer = Layer(mixer=MambaSpec(dt_init=dt_init), feed_forward=None)
+    return build(ModelSpec(vocab=8, width=512, layers=(layer,))).blocks[0].mixing.mixer
+
+
+def test_mamba_starts_as_published():
+    mamba = mamba_of(DtInit.LOG_UNIFORM)
+    torch.testing.assert_close(-torch.exp(mamba.a_log_EN), -torch.arange(1.0, 17.0).repeat(1024, 1))
+    assert (mamba.d_E == 1).all()
+    dt_E = F.softplus(mamba.dt_bias_E.double())
+    assert dt_E.min() > 0.99e-3
+    assert dt_E.max() < 1.01e-1
+    # Log-uniform: each half of the logarithmic range holds about half of the channels.
+    assert 0.45 < (dt_E < 1e-2).double().mean() < 0.55
+    assert mamba.dt_proj.weight.abs().max() <= 32**-0.5
+
+
+def test_the_lost_initialisations_can_be_chosen():
+    zero, linear = mamba_of(DtInit.ZERO), mamba_of(DtInit.TORCH_LINEAR)
+    assert not zero.dt_bias_E.any()
+    assert linear.dt_bias_E.abs().max() <= 32**-0.5
+    assert linear.dt_bias_E.std() > 0.05
+
+
+def test_every_parameter_is_drawn():
+    for spec in SPECS.values():
+        for name, parameter in build(spec).named_parameters():
+            assert torch.isfinite(parameter).all(), name
+
+
+def test_models_share_the_weights_of_the_parts_they_share():
+    spec = SPECS["hybrid"]
+    other = replace(spec, layers=(*spec.layers[:1], *spec.layers))
+    ours, theirs = build(spec).state_dict(), build(other).state_dict()
+    same = [n for n in ours if n.startswith("blocks.0.") and n.endswith("in_proj.weight")]
+    assert same
+    for name in ["embed.weight", *same]:
+        assert torch.equal(ours[name], theirs[name])
+
+
+def test_residual_projections_start_smaller_in_deeper_models():
+    layer = Layer(mixer=MambaSpec(), feed_forward=None)
+    shallow, deep = build(tiny(layer)), build(tiny(*[layer] * 16))
+    ratio = (
+        shallow.blocks[0].mixing.mixer.out_proj.weight / deep.blocks[0].mixing.mixer.out_proj.weight
+    )
+    assert ratio.mean().item() == pytest.approx(4.0, rel=1e-3)
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    from hybrid.init import initialise
+
+    model = build(SPECS["hybrid"])
+    model.extra = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(LookupError, match="extra has no rule"):
+        initialise(model, SPECS["hybrid"], 0)

@@ -1,0 +1,77 @@
+"""Each kind of layer learns a task that needs it, and fails where it is taken away."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hybrid.model import build
+from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from sweeps.trial.data.synthetic import TASKS, accuracy
+from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.train import train
+
+WIDTH, VOCAB, LENGTH = 32, 16, 16
+RECIPE = Recipe(steps=300, batch=32, tokens=LENGTH, lr=1e-2, weight_decay=0.0)
+MLP_LAYER = MLP(hidden=64)
+
+
+def final_accuracy(task: str, *layers: Layer, vocab: int = VOCAB, recipe: Recipe = RECIPE) -> float:
+    """Train on `task` and return the accuracy on batches that training did not see."""
+
+    def batch(step: int, seed: int = 0):
+        return TASKS[task].draw(
+            seed=seed, step=step, batch=recipe.batch, length=recipe.tokens, vocab=vocab
+        )
+
+    model = build(ModelSpec(vocab=vocab, width=WIDTH, layers=layers))
+    for _ in train(model, batch, recipe, Precision.FP32):
+        pass
+    ids_BT, targets_BT = batch(0, seed=1)
+    with torch.no_grad():
+        return accuracy(model(ids_BT).logits_BTV.argmax(dim=-1), targets_BT)
+
+
+MIXERS = {
+    "attention": Attention(heads=4, kv_heads=2),
+    "attention_rope": Attention(heads=4, kv_heads=4, positions=Rope()),
+    "attention_window": Attention(heads=4, kv_heads=1, window=12, positions=Rope()),
+    "mamba": Mamba(),
+    "mamba_no_conv": Mamba(d_conv=None),
+    "mamba_plain": Mamba(inner_norm=False, d_state=8, d_conv=2),
+}
+BLIND = Attention(heads=4, kv_heads=2, window=1)  # every token sees itself alone
+
+
+def recall_accuracy(mixer: Attention | Mamba) -> float:
+    layer = Layer(mixer=mixer, feed_forward=MLP_LAYER)
+    return final_accuracy("recall", layer, layer, recipe=replace(RECIPE, steps=150))
+
+
+@pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
+def test_a_mixer_carries_what_came_before(mixer):
+    assert recall_accuracy(mixer) > 0.3
+
+
+def test_without_a_mixer_there_is_chance():
+    chance = TASKS["recall"].chance(VOCAB)
+    assert abs(recall_accuracy(BLIND) - chance) < 0.06
+
+
+# One head: with several, products of scores can imitate a little of what the feed-forward does.
+ONE_HEAD = Attention(heads=1, kv_heads=1, positions=Rope())
+FEED_FORWARDS = {
+    "mlp": MLP_LAYER,
+    "moe": MoE(hidden=32, n_experts=4, top_k=2),
+    "moe_renormalised": MoE(hidden=32, n_experts=4, top_k=2, renormalise=True),
+}
+
+
+def xor_accuracy(feed_forward: MLP | MoE | None) -> float:
+    layer = Layer(mixer=ONE_HEAD, feed_forward=feed_forward)
+    return final_accuracy("xor", layer)
+
+
+@pytest.mark.parametrize("feed_forward", FEED_FORWARDS.values(), ids=FEED_FORWARDS)
+def test_a_feed_forward_computes_what_a_mixer_cannot(feed_forward):
+    assert xor_accuracy(feed_forward) > xor_accuracy(None) + 0.2
