@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from sweeps.results import keys
 from sweeps.statistics import interval
@@ -18,6 +19,7 @@ from sweeps.table import by_arm
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MIB = 2**20
+LABEL_POINTS = 10.0  # from one label to the next
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -57,6 +59,7 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
         for axes in (loss, prefill, decode, memory):
             _ratio_axis(axes, groups)
         figure.suptitle(_title(groups), x=0.01, ha="left", fontsize=9)
+        _spread_labels(figure)
     return figure
 
 
@@ -83,6 +86,7 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
         axes.set_xlabel("highest learning rate")
         axes.set_ylabel("held-out bits per byte, mean over domains")
         axes.set_title("Learning rate by attention:Mamba ratio, one seed")
+        _spread_labels(figure)
     return figure
 
 
@@ -128,6 +132,19 @@ def _label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> No
         va="center",
         fontsize=8,
     )
+
+
+def _spread_labels(figure: Figure) -> None:
+    """Move the labels of lines that end close together apart, just so far that they can be read."""
+    figure.draw_without_rendering()  # only now is it known where a point lies
+    pixels_per_point = figure.dpi / 72
+    for axes in figure.axes:
+        labels = [text for text in axes.texts if isinstance(text, Annotation)]
+        ends = {text: axes.transData.transform(text.xy)[1] / pixels_per_point for text in labels}
+        lowest = -np.inf
+        for text in sorted(labels, key=lambda text: ends[text]):
+            lowest = max(lowest + LABEL_POINTS, ends[text])
+            text.xyann = (text.xyann[0], lowest - ends[text])
 
 
 def _ratio_axis(axes: Axes, groups: list[pd.DataFrame]) -> None:
