@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SCALE ?= cpu
+# As in sweeps/process.py, for the tests.
+export GOMP_SPINCOUNT ?= 3000
 
 .PHONY: demo test check lint docs clean
 

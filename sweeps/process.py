@@ -5,6 +5,7 @@ starts in a fraction of a second. It writes its record itself; this side only wa
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,10 @@ from sweeps.trial.run import not_run, run
 from sweeps.trial.train import Step
 
 STOP_SECONDS = 10
+# How long a thread of torch's spins for the others before it sleeps. GNU OpenMP's own choice burns
+# milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
+# made a step ten times slower (docs/log.md); waiting less costs nothing measurable when idle.
+SPIN_COUNT = "3000"
 
 
 def run_in_process(
@@ -75,6 +80,8 @@ def _touch_kernels(device: torch.device) -> None:
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
+    # Has an effect only before torch is loaded, hence here and not in the trial.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sweeps.process"])
     return context
