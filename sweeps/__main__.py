@@ -58,6 +58,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     results_folder: Results = results.LOCAL,
     storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
+    keep_weights: Annotated[bool, typer.Option(help="keep what was trained, to export")] = False,
     text: Annotated[str, typer.Option(help="your own .txt, .jsonl, .parquet or folder")] = "",
     dataset: Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`)")] = "",
     text_field: Annotated[str, typer.Option(help="key or column that holds the text")] = "text",
@@ -71,6 +72,7 @@ def run(
         folder=results_folder / f"{name}{suffix}",
         device=device,
         storage=storage,
+        keep_weights=keep_weights,
         console=console,
     )
 

@@ -26,6 +26,7 @@ def execute(
     folder: Path,
     device: str,
     storage: str,
+    keep_weights: bool,
     console: Console,
 ) -> None:
     """Run what is left of `sweep` at `scale` into `folder`, then print its table and draw it.
@@ -46,6 +47,7 @@ def execute(
             scale=scale,
             device=device,
             folder=folder,
+            keep_weights=keep_weights,
         )
         try:
             worker.work(progress)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from hybrid.model import build
+from hybrid.model import HybridLM, build
 from hybrid.spec import Attention, Layer, Mamba, ModelSpec
 from sweeps.sweep import Point
 from sweeps.trial import record as records
+from sweeps.trial import weights
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.run import not_run, run
 from sweeps.trial.train import Step
@@ -30,7 +31,12 @@ SPIN_COUNT = "3000"
 
 
 def run_in_process(
-    point: Point, label: Label, device: str, folder: Path, watch: Callable[[Step], None]
+    point: Point,
+    label: Label,
+    device: str,
+    folder: Path,
+    watch: Callable[[Step], None],
+    keep_weights: bool = False,
 ) -> Record:
     """Run one trial in a new process and return its record, which is then in `folder`.
 
@@ -40,7 +46,7 @@ def run_in_process(
     context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_trial, args=(theirs, point, label, device, folder), daemon=True
+        target=_trial, args=(theirs, point, label, device, folder, keep_weights), daemon=True
     )
     process.start()
     theirs.close()
@@ -87,7 +93,9 @@ def _context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _trial(pipe: Connection, point: Point, label: Label, device: str, folder: Path) -> None:
+def _trial(
+    pipe: Connection, point: Point, label: Label, device: str, folder: Path, keep_weights: bool
+) -> None:
     """Run, write and report: what happens in the new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
     curve: list[Step] = []
@@ -100,7 +108,12 @@ def _trial(pipe: Connection, point: Point, label: Label, device: str, folder: Pa
             # The parent is dead and its trial will be done again: leave no record of ours.
             raise SystemExit(1) from None
 
-    record = run(point.spec, point.recipe, label=label, device=device, watch=watch)
+    def keep(model: HybridLM) -> None:
+        if keep_weights:
+            known = not_run(point.spec, point.recipe, label=label, device=device)
+            weights.save(model, weights.path_of(known, folder))
+
+    record = run(point.spec, point.recipe, label=label, device=device, watch=watch, keep=keep)
     try:
         pipe.send(records.write(record, curve, folder))
     except FileExistsError:  # another worker was quicker, and its record stands

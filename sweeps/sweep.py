@@ -24,7 +24,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A designed comparison; `point(arm, seed, scale)` says what is trained, and all that varies."""
+    """A designed comparison: `point(arm, seed, scale)` is what is trained, and all that varies."""
 
     name: str
     question: str

@@ -50,6 +50,7 @@ class Worker:
     scale: str
     device: str
     folder: Path  # of the sweep's records
+    keep_weights: bool = False
 
     def work(self, watcher: Watcher) -> None:
         """Run what is left of the design, then return; trials of other workers are waited for."""
@@ -76,7 +77,9 @@ class Worker:
             raise optuna.TrialPruned  # another worker was quicker
         watcher.started(point)
         label = Label(sweep=self.sweep, scale=self.scale, arm=point.arm, attempt=len(attempts))
-        record = run_in_process(point, label, self.device, self.folder, watcher.step)
+        record = run_in_process(
+            point, label, self.device, self.folder, watcher.step, self.keep_weights
+        )
         watcher.ended(record)
         if record.outcome is not Outcome.COMPLETE:
             raise Unfinished(f"{run_id}: {record.outcome}")

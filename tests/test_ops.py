@@ -282,15 +282,25 @@ def test_calls_from_several_python_threads(draw) -> None:
         assert all(map(torch.equal, found, alone[place % len(calls)]))
 
 
-def test_operators_are_registered_as_torch_wants(draw) -> None:
-    scan = [x.requires_grad_() for x in scan_inputs(draw, 2, 35, 20, 3, True)]
-    torch.library.opcheck(cpu._scan, (*scan, True))
-    torch.library.opcheck(cpu._scan, (*(x.detach() for x in scan), False))
-    torch.library.opcheck(cpu._scan, (*(strided(x).detach().requires_grad_() for x in scan), True))
-    for W in (1, 4):
-        conv = [x.requires_grad_() for x in conv_inputs(draw, 2, 9, 20, W)]
-        torch.library.opcheck(cpu._conv, tuple(conv))
-        torch.library.opcheck(cpu._conv, tuple(strided(x).detach().requires_grad_() for x in conv))
+def test_scan_is_registered_as_torch_wants(draw) -> None:
+    inputs = scan_inputs(draw, 2, 35, 20, 3, True)
+    torch.library.opcheck(cpu._scan, (*inputs, False))
+    for form in (Tensor.clone, strided):
+        given = [form(x) for x in inputs]
+        y_BTE, h_BEN, saved = cpu._scan(*given, True)
+        torch.library.opcheck(cpu._scan_backward, (*given[:6], saved, form(y_BTE), form(h_BEN)))
+        torch.library.opcheck(cpu._scan_backward, (*given[:6], saved, None, None))
+        torch.library.opcheck(cpu._scan, (*(x.requires_grad_() for x in given), True))
+
+
+@pytest.mark.parametrize("W", [1, 4])
+def test_conv_is_registered_as_torch_wants(draw, W: int) -> None:
+    inputs = conv_inputs(draw, 2, 9, 20, W)
+    for form in (Tensor.clone, strided):
+        given = [form(x) for x in inputs]
+        pulls = [form(x) for x in cpu._conv(*given)]
+        torch.library.opcheck(cpu._conv_backward, (*given, *pulls))
+        torch.library.opcheck(cpu._conv, tuple(x.requires_grad_() for x in given))
 
 
 SCAN_NAMES = ["u_BTE", "dt_BTE", "a_EN", "b_BTN", "c_BTN", "d_E", "h_BEN"]

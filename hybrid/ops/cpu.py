@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hybrid.ops import cpu_kernels as kernels
 from hybrid.ops.cpu_kernels import LANES
-from hybrid.ops.cpu_run import array, cut, operator, run, whole
+from hybrid.ops.cpu_run import added, array, cut, gradient, operator, run, whole
 from hybrid.ops.reference import visible
 
 # Tokens between two states saved for the backward pass: no slower than half as many, and smaller.
@@ -171,10 +171,10 @@ def _scan_backward(
     c: Tensor,
     d: Tensor,
     saved: Tensor,
-    gy: Tensor,
-    glast: Tensor,
+    gy: Tensor | None,
+    glast: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of u, dt, a, b, c, d and h."""
+    """Return the gradients of u, dt, a, b, c, d and h; an incoming None stands for zeros."""
     (B, T, E), N = u.shape, a.shape[1]
     assert saved.shape[1] == -(-T // CHUNK), "the forward pass was run without `save`"
     blocks = whole(E) // LANES
@@ -195,24 +195,25 @@ def _scan_backward(
         array(c),
         array(d, 0),
         array(saved),
-        array(gy, 2),
-        array(glast, 1),
+        gradient(gy, (B, T, E), 2),
+        gradient(glast, (B, E, N), 1),
         *(g.numpy() for g in (gu, gdt, ga, gb, gc, gd, gh)),
     )
     return (
         cut(gu, 2, E),
         cut(gdt, 2, E),
-        cut(ga.sum(0), 0, E),
-        gb[:, 0] if groups == 1 else gb.sum(1),
-        gc[:, 0] if groups == 1 else gc.sum(1),
-        cut(gd.sum(0), 0, E),
+        cut(added(ga, 0), 0, E),
+        added(gb, 1),
+        added(gc, 1),
+        cut(added(gd, 0), 0, E),
         cut(gh, 1, E),
     )
 
 
 @torch.library.register_fake("hybrid::scan_cpu_backward")
-def _(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in (*inputs[:6], inputs[8]))
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    u, _, a = inputs[:3]
+    return (*(x.new_empty(x.shape) for x in inputs[:6]), u.new_empty(len(u), *a.shape))
 
 
 def _scan_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -223,10 +224,7 @@ def _scan_keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 def _scan_gradients(
     ctx: Any, gy: Tensor | None, glast: Tensor | None, _: Any
 ) -> tuple[Tensor | None, ...]:
-    u, dt, a, b, c, d, saved = ctx.saved_tensors
-    gy = torch.zeros_like(u) if gy is None else gy
-    glast = u.new_zeros(len(u), *a.shape) if glast is None else glast
-    return (*_scan_backward(u, dt, a, b, c, d, saved, gy, glast), None)
+    return (*_scan_backward(*ctx.saved_tensors, gy, glast), None)
 
 
 torch.library.register_autograd("hybrid::scan_cpu", _scan_gradients, setup_context=_scan_keep)
@@ -262,13 +260,13 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Te
 
 @operator("hybrid::conv_cpu_backward")
 def _conv_backward(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, gy: Tensor, gnew: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, gy: Tensor | None, gnew: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight, bias and tail."""
+    """Return the gradients of x, weight, bias and tail; an incoming None stands for zeros."""
     (B, T, E), W = x.shape, weight.shape[1]
     jobs = B * -(-T // PIECE)
     gx, gtail = x.new_empty(B, T, whole(E)), x.new_empty(B, W - 1, whole(E))
-    gweight, gbias = x.new_zeros(jobs, W, whole(E)), x.new_zeros(jobs, whole(E))
+    gweight, gbias = x.new_empty(jobs, W, whole(E)), x.new_empty(jobs, whole(E))
     run(
         kernels.conv_backward,
         jobs,
@@ -278,20 +276,20 @@ def _conv_backward(
         array(weight.t(), 1),
         array(bias, 0),
         array(tail, 2),
-        array(gy, 2),
-        array(gnew, 2),
+        gradient(gy, (B, T, E), 2),
+        gradient(gnew, (B, W - 1, E), 2),
         *(g.numpy() for g in (gx, gweight, gbias, gtail)),
     )
     return (
         cut(gx, 2, E),
-        cut(gweight.sum(0).t(), 0, E).contiguous(),
-        cut(gbias.sum(0), 0, E),
+        cut(added(gweight, 0).t(), 0, E).contiguous(),
+        cut(added(gbias, 0), 0, E),
         cut(gtail, 2, E),
     )
 
 
 @torch.library.register_fake("hybrid::conv_cpu_backward")
-def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+def _(*inputs: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in inputs[:4])
 
 
@@ -301,10 +299,7 @@ def _conv_keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tenso
 
 
 def _conv_gradients(ctx: Any, gy: Tensor | None, gnew: Tensor | None) -> tuple[Tensor, ...]:
-    x, weight, bias, tail = ctx.saved_tensors
-    gy = torch.zeros_like(x) if gy is None else gy
-    gnew = torch.zeros_like(tail) if gnew is None else gnew
-    return _conv_backward(x, weight, bias, tail, gy, gnew)
+    return _conv_backward(*ctx.saved_tensors, gy, gnew)
 
 
 torch.library.register_autograd("hybrid::conv_cpu", _conv_gradients, setup_context=_conv_keep)

@@ -96,6 +96,20 @@ def load(typing: Any, array: Any, start: Any) -> Any:
 
 
 @intrinsic
+def load_either(typing: Any, first: Any, x: Any, at_x: Any, z: Any, at_z: Any) -> Any:
+    """Return Lanes of `x` at `at_x` if `first`, else of `z` at `at_z`, without a branch."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        first, x, at_x, z, at_z = args
+        in_x = _element(context, builder, sig.args[1], x, at_x)
+        in_z = _element(context, builder, sig.args[3], z, at_z)
+        pointer = builder.select(first, in_x, in_z)
+        return builder.load(builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
+
+    return lanes(types.boolean, x, types.intp, z, types.intp), emit
+
+
+@intrinsic
 def store(typing: Any, array: Any, start: Any, value: Any) -> Any:
     """Write `value`, Lanes or a scalar, to the elements start to start + 15."""
 
@@ -512,15 +526,20 @@ def scan_backward(
 # ---- convolution ---------------------------------------------------------------------------------
 
 
+# Helpers with loops in them are inlined by numba itself, because of what it does with an array that
+# it passes to a function: count one more reference, atomically, and one less at the end. LLVM
+# removes the pair only where no loop or branch lies between.
+
+
 @njit(nogil=True)
 def input_block(x, tail, row, t, e):
     """Return one block of token t of `x`, or of `tail`, which ends where t = 0 begins, if t < 0."""
-    if t >= 0:
-        return load(x, (row * x.shape[1] + t) * x.shape[2] + e)
-    return load(tail, ((row + 1) * tail.shape[1] + t) * x.shape[2] + e)
+    at_x = (row * x.shape[1] + t) * x.shape[2] + e
+    at_tail = ((row + 1) * tail.shape[1] + t) * x.shape[2] + e
+    return load_either(t >= 0, x, at_x, tail, at_tail)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def convolved(x, weight, bias, tail, row, t, e):
     """Return one block of the convolution at token t, before its activation."""
     W, E = weight.shape
@@ -569,7 +588,7 @@ def activation_gradients(first, stop, counted, x, weight, bias, tail, row, gy, g
                     store(gweight, j * E + e, fma(g, seen, load(gweight, j * E + e)))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def input_gradient(weight, first, t, T, e, gz, gnew, row):
     """Return the gradient of one block of token t, in the tail if t < 0.
 
@@ -591,7 +610,7 @@ def conv_backward(first, last, piece, x, weight, bias, tail, gy, gnew, gx, gweig
     """Go back through the convolution; a job is one row and one piece of its tokens.
 
     A piece also recomputes the L tokens after it, which its own reach. `gweight` is (jobs, W, E)
-    and `gbias` (jobs, E), both zero at the start.
+    and `gbias` (jobs, E).
     """
     T, E = x.shape[1:]
     L = tail.shape[1]
@@ -600,6 +619,8 @@ def conv_backward(first, last, piece, x, weight, bias, tail, gy, gnew, gx, gweig
     for job in range(first, last):
         row, t0 = job // pieces, job % pieces * piece
         t1 = min(t0 + piece, T)
+        gweight[job] = 0
+        gbias[job] = 0
         activation_gradients(
             t0, min(t1 + L, T), t1, x, weight, bias, tail, row, gy, gz, gweight[job], gbias[job]
         )

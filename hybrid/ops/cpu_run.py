@@ -1,15 +1,19 @@
 """Between torch and a numba kernel: operators, arrays of whole lanes, jobs and threads.
 
+Small sums and fills are left to numpy: torch shares them out among its own threads, and on a busy
+machine (several trials on few cores) waits for the last of them far longer than they take.
+
 Numba's own threads are not used: its built-in layer must not be entered from two Python threads at
 once. These threads only call kernels, which release Python's lock.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,6 +91,20 @@ def array(tensor: Tensor, channels: int | None = None) -> Any:
         extra = whole(tensor.shape[channels]) - tensor.shape[channels]
         tensor = F.pad(tensor, [0, 0] * (tensor.dim() - 1 - channels) + [0, extra])
     return tensor.contiguous().numpy()
+
+
+def gradient(tensor: Tensor | None, shape: Sequence[int], channels: int) -> Any:
+    """Return the array of a gradient that came in; where none came, zeros in its shape."""
+    if tensor is not None:
+        return array(tensor, channels)
+    return np.zeros([whole(n) if i == channels else n for i, n in enumerate(shape)], np.float32)
+
+
+def added(parts: Tensor, dim: int) -> Tensor:
+    """Return the sum over one dimension."""
+    if parts.shape[dim] == 1:
+        return parts.select(dim, 0)
+    return torch.from_numpy(parts.numpy().sum(dim))
 
 
 def cut(tensor: Tensor, channels: int, E: int) -> Tensor:

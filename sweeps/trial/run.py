@@ -46,8 +46,11 @@ def run(
     device: str = "auto",
     ops: Ops | None = None,
     watch: Watch = lambda step: None,
+    keep: Callable[[HybridLM], None] = lambda model: None,
 ) -> Record:
     """Train and measure one model, and return what was seen; `watch` is called with every Step.
+
+    `keep` is called with the trained model, before it is measured.
 
     Whatever goes wrong inside is the record's outcome; only a wrong `device` and what the caller
     raises on purpose (KeyboardInterrupt) come out as exceptions. `ops` None takes the fastest for
@@ -56,7 +59,7 @@ def run(
     start = time.perf_counter()
     record = not_run(spec, recipe, label=label, device=device, ops=ops)
     try:
-        seen = _train_and_measure(spec, recipe, choose_device(device), ops, watch)
+        seen = _train_and_measure(spec, recipe, choose_device(device), ops, watch, keep)
     except Exception as error:  # a failure is an outcome, whatever its class
         seen = {"outcome": _outcome_of(error), "error": _last_lines(error)}
     return replace(record, **seen, wall_s=time.perf_counter() - start)
@@ -114,7 +117,12 @@ def run_id(
 
 
 def _train_and_measure(
-    spec: ModelSpec, recipe: Recipe, device: torch.device, ops: Ops | None, watch: Watch
+    spec: ModelSpec,
+    recipe: Recipe,
+    device: torch.device,
+    ops: Ops | None,
+    watch: Watch,
+    keep: Callable[[HybridLM], None],
 ) -> dict[str, Any]:
     """Return the columns of a record that need the model to run."""
     precision = choose_precision(recipe.precision, device)
@@ -141,6 +149,7 @@ def _train_and_measure(
     if not math.isfinite(curve[-1].nats_per_token):
         where = f"the training loss of step {curve[-1].step} is {curve[-1].nats_per_token}"
         return {**seen, "outcome": Outcome.DIVERGED, "error": where}
+    keep(model)
     return {
         **seen,
         **_measure(model, tokens, recipe, precision),

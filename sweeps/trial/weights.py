@@ -1,0 +1,59 @@
+"""The weights of a trained run as safetensors: written whole or not at all, read into their spec."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hybrid.model import HybridLM, build
+from hybrid.spec import ModelSpec
+from sweeps.trial.record import Record
+
+
+def path_of(record: Record, folder: Path) -> Path:
+    """Return where the weights of this run and attempt lie under `folder`."""
+    return folder / "weights" / f"{record.run_id}-{record.attempt}.safetensors"
+
+
+def save(model: HybridLM, path: Path) -> None:
+    """Write the model's parameters to `path`, by their own names, a tied one once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        save_file({name: p.detach().cpu() for name, p in model.named_parameters()}, scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def load(spec: ModelSpec, path: Path, device: torch.device | str = "cpu") -> HybridLM:
+    """Return the model of `spec` with the weights in `path`.
+
+    Raises FileNotFoundError where there are none, and ValueError for a file that is not whole or
+    does not fit the spec, naming it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist: this run kept no weights. Run its sweep with --keep-weights "
+            "into another --results folder"
+        )
+    model = build(spec, device=device)
+    try:
+        found = load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    wanted = dict(model.named_parameters())
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        raise ValueError(f"{path} does not fit its spec: {odd[0]} is on one side only")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            if found[name].shape != parameter.shape:
+                raise ValueError(
+                    f"{path}: {name} has shape {tuple(found[name].shape)}, "
+                    f"its spec wants {tuple(parameter.shape)}"
+                )
+            parameter.copy_(found[name])
+    return model
