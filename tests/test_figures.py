@@ -1,6 +1,7 @@
 """Tables and figures from made-up trials: the numbers shown are those of the rows."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -82,12 +83,10 @@ def test_labels_of_lines_that_meet_do_not_overlap():
     renderer = FigureCanvasAgg(figure).get_renderer()
     for axes in figure.axes:
         boxes = [
-            text.get_window_extent(renderer)
-            for text in axes.texts
-            if isinstance(text, Annotation)
+            text.get_window_extent(renderer) for text in axes.texts if isinstance(text, Annotation)
         ]
         low = sorted((box.y0, box.y1) for box in boxes)
-        for (_, top), (bottom, _) in zip(low, low[1:], strict=False):
+        for (_, top), (bottom, _) in pairwise(low):
             assert bottom > top - 3
 
 

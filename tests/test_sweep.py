@@ -13,13 +13,16 @@ from optuna.trial import TrialState
 
 from hybrid import cost
 from hybrid.spec import ModelSpec
-from sweeps import catalog, ratio, study
+from sweeps import catalog, figures, ratio, study
 from sweeps.execute import points_by_run_id
 from sweeps.process import run_in_process
 from sweeps.sweep import Point, Sweep
 from sweeps.trial import record as records
+from sweeps.trial import weights
 from sweeps.trial.data.sources import PackagedText, TextFile
-from sweeps.trial.recipe import Recipe
+from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.measure import held_out_loss
+from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.train import Step
 from sweeps.worker import Worker
@@ -43,6 +46,7 @@ TINY = Sweep(
     seeds={"smoke": (0, 1)},
     scales={"smoke": 2},
     point=tiny_point,
+    figure=figures.ratio,
 )
 
 
@@ -112,6 +116,16 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     made.work(again)
     assert again.points == []
     assert states(made) == [TrialState.COMPLETE] * 4
+
+
+def test_weights_are_kept_when_asked_for(tmp_path, source):
+    (point,) = TINY.points("smoke", source)[:1]
+    label = Label(sweep="tiny", scale="smoke", arm="h")
+    record = run_in_process(point, label, "cpu", tmp_path, lambda step: None, keep_weights=True)
+    model = weights.load(point.spec, weights.path_of(record, tmp_path))
+    tokens = open_tokens(source, point.spec.vocab)
+    loss = held_out_loss(model, tokens, "tale", point.recipe, Precision(record.precision))
+    assert loss.bits_per_byte == record.valid_bits_per_byte["tale"]
 
 
 def test_a_process_that_dies_is_a_record(tmp_path, source):

@@ -1,4 +1,4 @@
-"""The weights of a trained run as safetensors: written whole or not at all, read into their spec."""
+"""The weights of a trained run: safetensors, whole or not at all, and read into their own spec."""
 
 import os
 from pathlib import Path
