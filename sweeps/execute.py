@@ -36,8 +36,9 @@ def execute(
     """
     points = points_by_run_id(sweep, scale, source, device)
     _prepare(list(points.values()), device, console)
-    open_runs = [r for r in points if study.is_open(study.by_run(records.read(folder))[r])]
-    with SweepProgress(console, len(points), len(points) - len(open_runs)) as progress:
+    attempts = study.by_run(records.read(folder))
+    done = sum(not study.is_open(attempts[run_id]) for run_id in points)
+    with SweepProgress(console, len(points), done) as progress:
         worker = Worker(
             study=study.open_study(
                 study.study_name(folder.name, scale, points), storage or study.sqlite_url(folder)

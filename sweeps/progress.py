@@ -9,10 +9,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from sweeps.study import ATTEMPTS
 from sweeps.sweep import Point
 from sweeps.trial.record import Outcome, Record
 from sweeps.trial.train import Step
@@ -33,10 +33,9 @@ class SweepProgress:
         self.logged = 0.0
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[seen]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
@@ -71,13 +70,15 @@ class SweepProgress:
         self.tokens_per_s = slow + SMOOTHING * (now - slow)
         seen = f"loss {step.nats_per_token:.3f} nats/token  {self.tokens_per_s:,.0f} tokens/s"
         self.bars.update(self.one, completed=step.step + 1, seen=seen)
+        self.bars.update(self.all, completed=self.done + (step.step + 1) / recipe.steps)
         if not self.console.is_terminal and time.monotonic() - self.logged > LOG_SECONDS:
             self.logged = time.monotonic()
             where = f"{self.point.arm} seed {self.point.seed} step {step.step + 1}/{recipe.steps}"
             self.console.print(f"[{self.done}/{self.total}] {where}  {seen}  {self._left(step)}")
 
     def ended(self, record: Record) -> None:
-        self.done += 1
+        # A failed attempt that will be repeated is not yet a trial done.
+        self.done += record.outcome.settled or record.attempt + 1 == ATTEMPTS
         self.bars.update(self.all, completed=self.done)
         self.bars.update(self.one, visible=False)
         self.console.print(f"[{self.done}/{self.total}] {_summary(record)}", highlight=False)
