@@ -28,6 +28,7 @@ lint: $(BIN)/.installed-dev
 # What is generated from code or records; the tests hold it against its source.
 docs: $(BIN)/.installed-dev
 	$(BIN)/python -m sweeps docs
+	$(BIN)/python -m hybrid docs
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,7 +36,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,hf]'
 	touch $@
 
 clean:

@@ -1,35 +1,79 @@
-"""What a spec costs, by arithmetic alone: no torch, no model, no device.
+"""What a spec holds: parameters, and the bytes of weights, cache and training. Free of torch.
 
 Letters are those of `hybrid/__init__.py`. Counts of parameters and cache bytes are exact (the tests
-hold them against allocated tensors). Activation bytes count what this workbench's own layers keep
-for the backward pass and are an estimate; the clock's side is `sweeps/trial/measure.py`.
+hold them against allocated tensors). What is computed with them is counted in `flops.py`, what
+fits a memory in `memory.py`; the clock's side is `sweeps/trial/measure.py`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass
+from enum import StrEnum
 from typing import assert_never
 
-from hybrid.spec import MLP, Attention, FeedForward, Layer, Mamba, Mixer, ModelSpec, MoE
+from hybrid.activations import FP32_BYTES, saved_bytes
+from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, MoE
 
-FP32_BYTES = 4
+
+class Weights(StrEnum):
+    """How weights are stored. INT8 counts one byte for each, scales left out.
+
+    EXPERTS_INT8 is Jamba-1.5's (arXiv 2408.12570): experts in int8, all else in bf16.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+    EXPERTS_INT8 = "experts-int8"
+
+
+ITEM_BYTES = {Weights.FP32: 4, Weights.BF16: 2, Weights.INT8: 1, Weights.EXPERTS_INT8: 2}
+EXPERT_BYTES = {**ITEM_BYTES, Weights.EXPERTS_INT8: 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamParts:
+    """Where the parameters are; a tied embedding counts once."""
+
+    embedding: int
+    unembedding: int
+    attention: int
+    mamba: int  # its inner norms included
+    mlp: int
+    router: int
+    experts: int
+    norms: int
+
+    @property
+    def total(self) -> int:
+        return sum(astuple(self))
 
 
 def params(spec: ModelSpec) -> int:
     """Return the number of parameters; a tied embedding counts once."""
-    embeddings = (1 if spec.tied else 2) * spec.vocab * spec.width
-    return embeddings + sum(layer_params(x, spec.width) for x in spec.layers) + spec.width
+    return param_parts(spec).total
+
+
+def param_parts(spec: ModelSpec) -> ParamParts:
+    """Return the parameters by part."""
+    D = spec.width
+    mixers = [layer.mixer for layer in spec.layers]
+    feed_forwards = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
+    moes = [x for x in feed_forwards if isinstance(x, MoE)]
+    routers = sum(D * moe.n_experts for moe in moes)
+    return ParamParts(
+        embedding=spec.vocab * D,
+        unembedding=0 if spec.tied else spec.vocab * D,
+        attention=sum(mixer_params(x, D) for x in mixers if isinstance(x, Attention)),
+        mamba=sum(mixer_params(x, D) for x in mixers if isinstance(x, Mamba)),
+        mlp=sum(feed_forward_params(x, D) for x in feed_forwards if isinstance(x, MLP)),
+        router=routers,
+        experts=sum(feed_forward_params(moe, D) for moe in moes) - routers,
+        norms=(len(mixers) + len(feed_forwards) + 1) * D,
+    )
 
 
 def active_params(spec: ModelSpec) -> int:
     """Return the parameters one token uses: `top_k` of `n_experts` experts, all of the rest."""
-    return params(replace(spec, layers=tuple(_only_active(layer) for layer in spec.layers))) + sum(
-        _idle_router_params(layer.feed_forward, spec.width) for layer in spec.layers
-    )
-
-
-def layer_params(layer: Layer, D: int) -> int:
-    """Return the parameters of one layer, its one or two RMSNorms included."""
-    norms = D if layer.feed_forward is None else 2 * D
-    return norms + mixer_params(layer.mixer, D) + feed_forward_params(layer.feed_forward, D)
+    return params(spec) - sum(_idle_params(x.feed_forward, spec.width) for x in spec.layers)
 
 
 def mixer_params(mixer: Mixer, D: int) -> int:
@@ -60,113 +104,122 @@ def feed_forward_params(feed_forward: FeedForward | None, D: int) -> int:
             assert_never(feed_forward)
 
 
-def cache_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> int:
-    """Return the bytes that `batch` sequences hold after `tokens` tokens.
+def weight_bytes(spec: ModelSpec, weights: Weights) -> int:
+    """Return the bytes of all parameters, stored as `weights`."""
+    parts = param_parts(spec)
+    rest = parts.total - parts.experts
+    return rest * ITEM_BYTES[weights] + parts.experts * EXPERT_BYTES[weights]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheBytes:
+    """What a sequence leaves behind for its next token, in bytes."""
+
+    kv: int  # keys and values; grows with the tokens seen, up to a window
+    ssm: int  # Mamba's states, in fp32
+    conv: int  # the last inputs of Mamba's short convolutions, in fp32
+
+    @property
+    def total(self) -> int:
+        return self.kv + self.ssm + self.conv
+
+
+def cache_parts(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> CacheBytes:
+    """Return the bytes, by kind, that `batch` sequences hold after `tokens` tokens.
 
     `itemsize` is that of keys and values; Mamba's states and convolution tails are kept in fp32.
     """
-    one = sum(mixer_cache_bytes(x.mixer, spec.width, tokens, itemsize) for x in spec.layers)
-    return batch * one
+    each = [_mixer_cache(x.mixer, spec.width, tokens, itemsize) for x in spec.layers]
+    return CacheBytes(
+        kv=batch * sum(x.kv for x in each),
+        ssm=batch * sum(x.ssm for x in each),
+        conv=batch * sum(x.conv for x in each),
+    )
+
+
+def cache_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> int:
+    """Return the bytes that `batch` sequences hold after `tokens` tokens, all kinds together."""
+    return cache_parts(spec, batch=batch, tokens=tokens, itemsize=itemsize).total
 
 
 def mixer_cache_bytes(mixer: Mixer, D: int, tokens: int, itemsize: int) -> int:
     """Return the bytes one sequence leaves in one mixer's state after `tokens` tokens."""
+    return _mixer_cache(mixer, D, tokens, itemsize).total
+
+
+def _mixer_cache(mixer: Mixer, D: int, tokens: int, itemsize: int) -> CacheBytes:
     match mixer:
         case Attention(heads=H, kv_heads=K, window=window):
             kept = tokens if window is None else min(tokens, window)
-            return itemsize * 2 * kept * K * (D // H)
+            return CacheBytes(kv=itemsize * 2 * kept * K * (D // H), ssm=0, conv=0)
         case Mamba(d_state=N, d_conv=W, expand=expand):
-            tail = 0 if W is None else W - 1
-            return FP32_BYTES * expand * D * (N + tail)
+            channel, tail = FP32_BYTES * expand * D, 0 if W is None else W - 1
+            return CacheBytes(kv=0, ssm=channel * N, conv=channel * tail)
         case _:
             assert_never(mixer)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBytes:
-    """Where training memory goes, in bytes."""
+    """Where training memory goes, in bytes. Not all of it is held at once: see `total`."""
 
-    weights: int
-    gradients: int
-    optimizer: int  # AdamW's two moments
-    activations: int
-    logits: int
+    weights: int  # fp32
+    optimizer: int  # AdamW's two moments, fp32
+    gradients: int  # of the weights, fp32; those of the last step live until the backward pass
+    copies: int  # of the weights of matrix products, in their lower precision
+    activations: int  # what layers keep for the backward pass
+    logits: int  # where the loss is taken: as computed, in fp32, and their log-softmax
+    logit_gradients: int  # where the backward pass begins, beyond `logits`
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        """The larger of two moments: the end of the forward pass, the start of the backward."""
+        both = self.weights + self.optimizer + self.copies + self.activations + self.logits
+        return both + max(self.gradients, self.logit_gradients)
 
 
 def training_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> TrainingBytes:
     """Return an estimate of peak training memory: fp32 weights, AdamW, no recomputation.
 
-    `itemsize` is that of matrix products (2 under bf16 autocast). Counted are the tensors that
-    autograd keeps for the backward pass, not allocator slack or the libraries' own memory.
+    `itemsize` is that of matrix products (2 under bf16 autocast). Counted are the live tensors of
+    the loop in `sweeps/trial/train.py`. The growth of a process on the CPU is larger, for small
+    models about twice: compiled kernels, the libraries' own buffers and memory the allocator does
+    not give back are in it and not in this.
     """
     weights = FP32_BYTES * params(spec)
-    per_token = sum(_saved_per_token(layer, spec.width, itemsize) for layer in spec.layers)
-    # Held together where the backward pass begins: the logits as computed, their fp32
-    # log-softmax, and the gradients of both.
-    logits_per_token = spec.vocab * (2 * itemsize + 2 * FP32_BYTES)
+    lower = itemsize != FP32_BYTES
+    predictions = batch * tokens * spec.vocab
     return TrainingBytes(
         weights=weights,
-        gradients=weights,
         optimizer=2 * weights,
-        activations=batch * tokens * per_token,
-        logits=batch * tokens * logits_per_token,
+        gradients=weights,
+        copies=itemsize * _product_params(spec) if lower else 0,
+        activations=saved_bytes(spec, batch=batch, tokens=tokens, itemsize=itemsize),
+        logits=predictions * (itemsize + (2 if lower else 1) * FP32_BYTES),
+        logit_gradients=predictions * (1 if lower else 2) * FP32_BYTES,
     )
 
 
-def _only_active(layer: Layer) -> Layer:
-    match layer.feed_forward:
-        case MoE(top_k=top_k) as moe:
-            return replace(layer, feed_forward=replace(moe, n_experts=top_k))
-        case _:
-            return layer
+def _product_params(spec: ModelSpec) -> int:
+    """Return the weights of matrix products in low precision: not routers, they stay fp32."""
+    parts = param_parts(spec)
+    mamba = sum(_mamba_products(x.mixer, spec.width) for x in spec.layers)
+    return parts.attention + mamba + parts.mlp + parts.experts + spec.vocab * spec.width
 
 
-def _idle_router_params(feed_forward: FeedForward | None, D: int) -> int:
-    """The router looks at every expert, also those it does not choose."""
-    match feed_forward:
-        case MoE(n_experts=X, top_k=top_k):
-            return D * (X - top_k)
-        case _:
-            return 0
-
-
-def _saved_per_token(layer: Layer, D: int, itemsize: int) -> int:
-    norm = D * (FP32_BYTES + itemsize)  # the residual stream, and the input of what follows
-    feed_forward = 0 if layer.feed_forward is None else norm
-    return (
-        norm
-        + _saved_by_mixer(layer.mixer, D, itemsize)
-        + feed_forward
-        + _saved_by_feed_forward(layer.feed_forward, D, itemsize)
-    )
-
-
-def _saved_by_mixer(mixer: Mixer, D: int, itemsize: int) -> int:
+def _mamba_products(mixer: Mixer, D: int) -> int:
     match mixer:
-        case Attention(heads=H, kv_heads=K):
-            P = D // H
-            return itemsize * (2 * H * P + 2 * K * P) + FP32_BYTES * H  # q, k, v, output, log-sums
         case Mamba(d_state=N, expand=expand):
             E, R = expand * D, mixer.rank(D)
-            # fp32: conv input and output, dt before and after softplus, scan output, gate and its
-            # silu; in `itemsize`: the inputs of the x and output projections.
-            wide = E * (7 * FP32_BYTES + 2 * itemsize)
-            return wide + 2 * FP32_BYTES * (R + 2 * N)
+            return 3 * D * E + E * (R + 2 * N) + R * E
         case _:
-            assert_never(mixer)
-
-
-def _saved_by_feed_forward(feed_forward: FeedForward | None, D: int, itemsize: int) -> int:
-    match feed_forward:
-        case None:
             return 0
-        case MLP(hidden=F):
-            return itemsize * 4 * F  # gate, its silu, up, and their product
+
+
+def _idle_params(feed_forward: FeedForward | None, D: int) -> int:
+    """Return the parameters of the experts that a token does not use; the router sees them all."""
+    match feed_forward:
         case MoE(hidden=F, n_experts=X, top_k=top_k):
-            return itemsize * top_k * (4 * F + 2 * D) + FP32_BYTES * 2 * X
+            return (X - top_k) * 3 * D * F
         case _:
-            assert_never(feed_forward)
+            return 0

@@ -51,9 +51,9 @@ def sample(
 
 
 def cache_bytes(cache: Cache) -> int:
-    """Return the bytes that the tensors of `cache` really hold."""
-    held = [tensor for state in cache for tensor in state.tensors()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in held)
+    """Return the bytes that `cache` keeps alive: whole storages, also where a tensor is a part."""
+    held = [tensor.untyped_storage() for state in cache for tensor in state.tensors()]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
 
 
 def _choose(logits_BV: Tensor, temperature: float, draws: torch.Generator) -> Tensor:

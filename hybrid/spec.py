@@ -170,7 +170,7 @@ class ModelSpec:
 
     @property
     def ratio(self) -> str:
-        """Attention to Mamba layers in lowest terms, such as "1:7"; pure models are "1:0", "0:1"."""
+        """Attention to Mamba layers in lowest terms: "1:7", or "1:0" and "0:1" for pure models."""
         kinds = Counter(type(layer.mixer) for layer in self.layers)
         a, m = kinds[Attention], kinds[Mamba]
         divisor = gcd(a, m)

@@ -1,18 +1,18 @@
-"""The command line: python -m sweeps run|list|table|plot|docs."""
+"""The command line: python -m sweeps run|list|table|plot|export|import|docs."""
 
 import sys
 from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from sweeps import catalog, docs, figures, results, table
+from sweeps import catalog, docs, exchange, figures, results, table
 from sweeps.execute import execute
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
+from sweeps.trial.recipe import Recipe
 
 app = typer.Typer(
     help="Sweeps of small hybrid language models: run them, tabulate them, plot them.",
@@ -35,7 +35,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args, **kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, LookupError, FileNotFoundError, PackageNotFoundError) as error:
+        except (ValueError, LookupError, OSError, ImportError) as error:
             Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
             raise typer.Exit(2) from None
 
@@ -108,6 +108,31 @@ def plot(
         sweep.figure(trials, sweep.arms), results_folder / name / f"{name}-{scale}"
     ):
         console.print(f"wrote {path}")
+
+
+@app.command(name="export")
+@plain_errors
+def export_run(
+    run_id: Annotated[str, typer.Argument(help="column run_id of the records")],
+    destination: Annotated[Path, typer.Argument(help="folder to make")],
+    results_folder: Results = results.LOCAL,
+) -> None:
+    """Write a trained run as a folder that transformers' AutoModelForCausalLM opens."""
+    exchange.export(run_id, destination, folder=results_folder)
+    console.print(f"wrote {destination}: AutoModelForCausalLM.from_pretrained opens it")
+
+
+@app.command(name="import")
+@plain_errors
+def import_folder(
+    folder: Annotated[Path, typer.Argument(help="folder of a Jamba model in safetensors")],
+    tokens: Annotated[int, typer.Option(help="length of the held-out windows")] = 256,
+    text: Annotated[str, typer.Option(help="your own text; default the packaged one")] = "",
+) -> None:
+    """Read a transformers Jamba folder, say what it is, and measure its held-out loss."""
+    recipe = Recipe(steps=1, batch=4, tokens=tokens, lr=1.0, valid_tokens=16_384)
+    imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
+    console.print(exchange.describe(imported), highlight=False)
 
 
 @app.command(name="docs")

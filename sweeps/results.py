@@ -32,6 +32,21 @@ def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) ->
     return pd.DataFrame(rows)
 
 
+def find(run_id: str, *, folder: Path | str = LOCAL) -> tuple[Record, Path]:
+    """Return the record of one run and the folder of its sweep; a complete attempt comes first.
+
+    Raises LookupError where no record under `folder` has this id.
+    """
+    for sweep_folder in sorted(Path(folder).glob("*/")):
+        found = [r for r in records.read(sweep_folder) if r.run_id == run_id]
+        if found:
+            return min(found, key=lambda r: r.outcome is not Outcome.COMPLETE), sweep_folder
+    raise LookupError(
+        f"no run {run_id!r} under {folder}; the column run_id of "
+        "`sweeps.results.load` lists those that exist"
+    )
+
+
 def curves(sweep: str, *, folder: Path | str = LOCAL) -> pd.DataFrame:
     """Return the training curves of `sweep`, one row a step; `run_id` and `attempt` join `load`."""
     table = records.read_curves(Path(folder) / sweep)

@@ -48,4 +48,13 @@ class Attention(nn.Module):
         y_BTD = self.out(y_BTHP.reshape(B, T, D))
         # A query never looks further left than the window, its own token included.
         left = slice(None) if self.config.window is None else slice(-self.config.window, None)
-        return y_BTD, KeysValues(k[:, left], v[:, left], seen + T)
+        return y_BTD, KeysValues(_own(k[:, left]), _own(v[:, left]), seen + T)
+
+
+def _own(x_BSKP: Tensor) -> Tensor:
+    """Return `x_BSKP` in memory that holds nothing else, so that a cache keeps only what it counts.
+
+    While gradients are recorded the graph keeps the whole anyway, and a copy would only cost time.
+    """
+    whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.nbytes
+    return x_BSKP if whole or torch.is_grad_enabled() else x_BSKP.clone()

@@ -82,5 +82,8 @@ class Mamba(nn.Module):
 
     def _start(self, x_BTD: Tensor) -> MambaState:
         B, (E, N) = x_BTD.shape[0], self.a_log_EN.shape
-        zeros = torch.zeros(B, self.short.tail + N, E, device=x_BTD.device)
-        return MambaState(zeros[:, : self.short.tail], zeros[:, self.short.tail :].reshape(B, E, N))
+        device = x_BTD.device
+        return MambaState(
+            torch.zeros(B, self.short.tail, E, device=device),
+            torch.zeros(B, E, N, device=device),
+        )

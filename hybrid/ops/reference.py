@@ -44,7 +44,7 @@ def conv(
     W = weight_EW.shape[1]
     row_BSE = torch.cat([tail_BLE, x_BTE], dim=1)
     y_BET = F.conv1d(row_BSE.transpose(1, 2), weight_EW[:, None], bias_E, groups=len(weight_EW))
-    return F.silu(y_BET).transpose(1, 2), row_BSE[:, row_BSE.shape[1] - (W - 1) :]
+    return F.silu(y_BET).transpose(1, 2), row_BSE[:, row_BSE.shape[1] - (W - 1) :].clone()
 
 
 def scan(

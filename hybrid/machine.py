@@ -1,0 +1,65 @@
+"""The machine at hand as a Device, by the clock. The one file of the cost model that needs torch.
+
+Bandwidth is that of a copy too large for any cache (each byte read and written); arithmetic that of
+a square matrix product. The best of a few repeats, on as many threads as torch uses: these are
+upper bounds that this machine has reached, not what a data sheet promises.
+"""
+
+import time
+from collections.abc import Callable
+
+import psutil
+import torch
+
+from hybrid.devices import Device
+
+COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
+SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrices
+REPEATS = 5
+
+
+def this_machine() -> Device:
+    """Return the CUDA device if torch sees one, else the CPU, with rates measured now."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return Device(
+        name="this",
+        memory_bytes=_memory(kind),
+        bytes_per_s=_bandwidth(kind),
+        fp32_flops_per_s=_products(kind, torch.float32),
+        bf16_flops_per_s=_products(kind, torch.bfloat16),
+    )
+
+
+def _memory(kind: str) -> int:
+    if kind == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return psutil.virtual_memory().total
+
+
+def _bandwidth(kind: str) -> float:
+    source = torch.ones(COPY_BYTES[kind], dtype=torch.uint8, device=kind)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _fastest_s(lambda: target.copy_(source), kind)
+
+
+def _products(kind: str, dtype: torch.dtype) -> float:
+    side = SIDE[kind]
+    a, b = (torch.ones(side, side, dtype=dtype, device=kind) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * side**3 / _fastest_s(lambda: torch.mm(a, b, out=out), kind)
+
+
+def _fastest_s(run: Callable[[], object], kind: str) -> float:
+    """Return the seconds of the fastest of REPEATS runs, after one that warms up."""
+    seconds = []
+    for _ in range(1 + REPEATS):
+        start = _now(kind)
+        run()
+        seconds.append(_now(kind) - start)
+    return min(seconds[1:])
+
+
+def _now(kind: str) -> float:
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

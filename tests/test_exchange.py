@@ -1,0 +1,117 @@
+"""A trained run leaves as a folder that transformers opens, and comes back with the same loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from typer.testing import CliRunner
+
+from hybrid.jamba import jamba
+from hybrid.spec import Attention, MoE
+from sweeps import __main__ as cli
+from sweeps import results
+from sweeps.process import run_in_process
+from sweeps.sweep import Point
+from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
+from sweeps.trial.data.documents import Split
+from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.record import Label, Record
+
+transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+
+SPEC = jamba(
+    vocab=300,
+    width=32,
+    hidden=48,
+    blocks=1,
+    l=4,
+    ratio=(1, 3),
+    attention=Attention(heads=4, kv_heads=2),
+    moe=MoE(hidden=48, n_experts=4, top_k=2),
+)
+
+
+@pytest.fixture
+def trained(source, tmp_path) -> tuple[Record, Recipe, Path]:
+    """A run that kept its weights, in results/ of its own."""
+    recipe = Recipe(
+        source=source,
+        steps=20,
+        batch=4,
+        tokens=32,
+        lr=3e-3,
+        precision=Precision.FP32,
+        valid_tokens=16_384,
+        contexts=(8,),
+    )
+    point = Point(arm="1:3", seed=0, spec=SPEC, recipe=recipe)
+    folder = tmp_path / "results"
+    label = Label(sweep="tiny", scale="smoke", arm="1:3")
+    record = run_in_process(point, label, "cpu", folder / "tiny", lambda s: None, keep_weights=True)
+    return record, recipe, folder
+
+
+def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(trained, tmp_path):
+    record, recipe, folder = trained
+    out = tmp_path / "out"
+    command = ["export", record.run_id, str(out), "--results", str(folder)]
+    assert CliRunner().invoke(cli.app, command).exit_code == 0
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, use_mamba_kernels=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    tokens = open_tokens(recipe.source, SPEC.vocab)
+    text = "Some of its own words: bafu kelo."
+    assert tokenizer(text)["input_ids"] == tokens.tokenizer.encode(text)
+    nats = n_bytes = 0.0
+    with torch.no_grad():
+        for ids_BT, targets_BT in held_out(
+            tokens,
+            split=Split.VALID,
+            domain="tale",
+            length=recipe.tokens,
+            batch=recipe.batch,
+            limit_tokens=recipe.valid_tokens,
+        ):
+            logits_BTV = theirs(ids_BT, use_cache=False).logits
+            nats += F.cross_entropy(
+                logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"
+            ).item()
+            n_bytes += text_bytes(tokens, targets_BT)
+    measured = bits_per_byte(nats=nats, n_bytes=int(n_bytes))
+    assert measured == pytest.approx(record.valid_bits_per_byte["tale"], rel=1e-5)
+
+
+def test_what_was_exported_is_imported_with_its_loss(trained, tmp_path):
+    record, recipe, folder = trained
+    out = tmp_path / "out"
+    run = CliRunner().invoke
+    run(cli.app, ["export", record.run_id, str(out), "--results", str(folder)])
+    read = run(cli.app, ["import", str(out), "--text", recipe.source.path, "--tokens", "32"])
+    assert read.exit_code == 0, read.output
+    assert "attention:Mamba 1:3" in read.output
+    assert f"{record.params:,} parameters, {record.active_params:,} active" in read.output
+    shown = float(read.output.split("tale ")[1].split()[0])
+    # The command lets the device choose its precision; the record is in fp32.
+    assert shown == pytest.approx(record.valid_bits_per_byte["tale"], rel=5e-3)
+
+
+def test_an_export_that_cannot_be_says_why(trained, tmp_path):
+    record, _, folder = trained
+    run = CliRunner().invoke
+    lost = run(cli.app, ["export", "no-such-run", str(tmp_path / "x"), "--results", str(folder)])
+    assert lost.exit_code == 2
+    assert "no run 'no-such-run'" in " ".join(lost.stderr.split())
+    taken = run(cli.app, ["export", record.run_id, str(tmp_path), "--results", str(folder)])
+    assert taken.exit_code == 2
+    assert "exists; give a folder that does not" in " ".join(taken.stderr.split())
+    for path in folder.rglob("*.safetensors"):
+        path.unlink()
+    gone = run(cli.app, ["export", record.run_id, str(tmp_path / "y"), "--results", str(folder)])
+    assert "this run kept no weights" in " ".join(gone.stderr.split())
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_run_is_found_by_its_id(trained):
+    record, _, folder = trained
+    assert results.find(record.run_id, folder=folder) == (record, folder / "tiny")
