@@ -13,7 +13,7 @@ from sweeps import figures, ratio
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 SEED = 1000
 
 

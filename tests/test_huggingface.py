@@ -123,11 +123,11 @@ def ids(tokens: int = TOKENS) -> Tensor:
     return torch.randint(VOCAB, (2, tokens), generator=torch.Generator().manual_seed(1))
 
 
-def close(ours: Tensor, theirs: Tensor) -> None:
+def close(ours: Tensor, theirs: Tensor, allowed: float = 3e-5) -> None:
     """Check that the largest difference is small beside the largest entry: fp32, many layers."""
     assert ours.shape == theirs.shape
     difference, scale = (ours - theirs).abs().max(), theirs.abs().max()
-    assert difference <= 3e-5 * scale, f"{difference:.1e} of {scale:.1e}"
+    assert difference <= allowed * scale, f"{difference:.1e} of {scale:.1e}"
 
 
 def has_router(spec: ModelSpec) -> bool:
@@ -258,7 +258,7 @@ def test_gradients_of_the_whole_loss_agree(tied, tmp_path):
     (lm_loss(ours, ids()) + theirs.config.router_aux_loss_coef * balance).backward()
     for name, parameter in ours.named_parameters():
         assert parameter.grad.any()
-        close(parameter.grad, gradients[name])
+        close(parameter.grad, gradients[name], allowed=2e-4)
 
 
 def test_bf16_weights_are_read_as_fp32(tmp_path):
