@@ -38,6 +38,7 @@ class Scale:
     contexts: tuple[int, ...]
 
 
+# The scales whose rates are not tuned: good for trying things, not for comparing arms.
 UNTUNED = dict.fromkeys(ARMS, 3e-3)
 
 SCALES = {
@@ -65,7 +66,7 @@ SCALES = {
         steps=200,
         batch=4,
         tokens=256,
-        lr=UNTUNED,
+        lr={"1:0": 4e-3, "1:1": 4e-3, "1:3": 4e-3, "1:7": 4e-3, "0:1": 2e-3},
         valid_tokens=16_384,
         contexts=(256, 1024, 4096),
     ),

@@ -220,7 +220,7 @@ def test_scan_agrees_with_the_closed_form(scan, inputs):
     agree(with_gradients(scan, inputs), with_gradients(closed_form, inputs, torch.float64))
 
 
-@pytest.mark.parametrize("length", [1, 3, 16])
+@pytest.mark.parametrize("length", [1, 5])
 def test_scan_in_pieces_agrees_with_the_closed_form(scan, inputs, length):
     given = with_gradients(in_pieces(scan, length), inputs)
     agree(given, with_gradients(closed_form, inputs, torch.float64))
