@@ -51,7 +51,7 @@ def chosen(trials: pd.DataFrame) -> dict[str, float]:
     )
     found = {}
     for ratio_name, group in table.groupby("ratio"):
-        best = group.loc[group["loss"].idxmin()]
+        best = group.sort_values("loss").iloc[0]
         if best["lr"] in (min(RATES), max(RATES)):
             warnings.warn(
                 f"{ratio_name}: the least loss is at the edge of the grid, lr={best['lr']:g}",
