@@ -35,8 +35,12 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
 
+# mamba-ssm only for its Python formulas, which ours are held against; one that is there stays.
 $(BIN)/.installed-dev: $(BIN)/.installed
 	$(PIP) install -q -c constraints.txt -e '.[dev,hf]'
+	$(BIN)/python -c 'from importlib.metadata import version; version("mamba-ssm")' 2>/dev/null \
+	    || MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
+	    $(PIP) install -q --no-deps --no-build-isolation mamba-ssm==2.3.2.post1
 	touch $@
 
 clean:
