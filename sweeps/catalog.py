@@ -1,9 +1,9 @@
 """The sweeps that `python -m sweeps run` knows. A new one is one file and one line here."""
 
-from sweeps import ratio, ratio_lr
+from sweeps import moe_grid, ratio, ratio_lr
 from sweeps.sweep import Sweep
 
-SWEEPS = {sweep.name: sweep for sweep in (ratio.SWEEP, ratio_lr.SWEEP)}
+SWEEPS = {sweep.name: sweep for sweep in (ratio.SWEEP, ratio_lr.SWEEP, moe_grid.SWEEP)}
 
 
 def find(name: str) -> Sweep:

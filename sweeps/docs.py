@@ -6,10 +6,11 @@
 from dataclasses import fields
 from pathlib import Path
 
-from sweeps import catalog, results, table
+from sweeps import catalog, measured_laws, results, table
 from sweeps.trial.record import SCHEMA, Record
 
 COLUMNS = Path("docs/results.md")
+LAWS = Path("docs/laws.md")
 README = Path("README.md")
 BEGIN, END = "<!-- begin ratio table -->", "<!-- end ratio table -->"
 
@@ -27,7 +28,11 @@ Null means not measured. `sweeps.results.load` turns a map into one column for e
 def pages(root: Path) -> dict[Path, str]:
     """Return what each page under `root` should hold; README keeps all but its table."""
     readme = (root / README).read_text()
-    return {COLUMNS: columns(), README: between(readme, ratio_table(root))}
+    return {
+        COLUMNS: columns(),
+        LAWS: measured_laws.page(root / results.PUBLISHED),
+        README: between(readme, ratio_table(root)),
+    }
 
 
 def columns() -> str:

@@ -90,6 +90,24 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     return figure
 
 
+def moe_grid(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
+    """Return training speed and training memory of each setting of the experts, as bars."""
+    whole = pd.concat(by_arm(trials, arms))
+    grown = whole["train_peak_bytes"] - whole["baseline_bytes"]
+    panels = (
+        (whole["train_tokens_per_s"], "training tokens/s", COLOURS[0]),
+        (grown / MIB, "MiB above the start while training", COLOURS[1]),
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        for axes, (values, unit, colour) in zip(figure.subplots(1, 2), panels, strict=True):
+            axes.barh(whole["arm"], values, color=colour)
+            axes.invert_yaxis()
+            axes.set_xlabel(unit)
+        figure.suptitle("n experts, K chosen, in every e-th layer", x=0.01, ha="left", fontsize=10)
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `figure` as stem.png and stem.svg, and return both paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
