@@ -13,8 +13,8 @@ export GOMP_SPINCOUNT ?= 3000
 demo: $(BIN)/.installed
 	$(BIN)/python -m sweeps run ratio --scale $(SCALE)
 
-test: check
-	$(BIN)/python -m pytest -q -m slow
+test: lint
+	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 check: lint
 	$(BIN)/python -m pytest -q
