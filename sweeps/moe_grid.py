@@ -50,5 +50,6 @@ SWEEP = Sweep(
     seeds=dict.fromkeys(STEPS, (0,)),
     scales={scale: scale for scale in STEPS},
     point=point,
+    matched=None,  # the settings differ in size on purpose
     figure=figures.moe_grid,
 )

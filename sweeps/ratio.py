@@ -20,6 +20,9 @@ ARMS = ("1:0", "1:1", "1:3", "1:7", "0:1")
 MATCHED_TO = "1:7"  # the arm whose MLPs have the scale's own `hidden`
 
 
+MATCHED = f"total parameters, within 1% of {MATCHED_TO}, by the width of the MLPs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     """One size of the sweep: the shape all arms share, and how long each is trained."""
@@ -125,5 +128,6 @@ SWEEP = Sweep(
     seeds={"smoke": (0, 1), "cpu": (0, 1, 2), "gpu": (0, 1, 2, 3, 4)},
     scales=SCALES,
     point=point,
+    matched=MATCHED,
     figure=figures.ratio,
 )

@@ -73,5 +73,6 @@ SWEEP = Sweep(
     seeds=dict.fromkeys(ratio.SCALES, (SEED,)),
     scales=ratio.SCALES,
     point=point,
+    matched=ratio.MATCHED,
     figure=figures.learning_rate,
 )

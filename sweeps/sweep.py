@@ -20,6 +20,7 @@ class Point:
     seed: int
     spec: ModelSpec
     recipe: Recipe
+    matched: str | None = None  # what is equal across the arms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Sweep:
     seeds: Mapping[str, tuple[int, ...]]  # by name of the scale
     scales: Mapping[str, Any]  # name -> what `point` gets as its scale
     point: Callable[[str, int, Any], tuple[ModelSpec, Recipe]]
+    matched: str | None  # what `point` makes equal across the arms, and by which dimension
     figure: Callable[[pd.DataFrame, tuple[str, ...]], Figure]  # from trials and the order of arms
 
     def points(self, scale: str, source: Source) -> list[Point]:
@@ -48,5 +50,7 @@ class Sweep:
             for arm in self.arms:
                 spec, recipe = self.point(arm, seed, self.scales[scale])
                 recipe = replace(recipe, source=source)
-                found.append(Point(arm=arm, seed=seed, spec=spec, recipe=recipe))
+                found.append(
+                    Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
+                )
         return found

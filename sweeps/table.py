@@ -38,7 +38,7 @@ def columns(trials: pd.DataFrame) -> list[Column]:
         )
     ]
     return [
-        Column("ratio", lambda rows: str(rows["arm"].iloc[0])),
+        Column("arm", lambda rows: str(rows["arm"].iloc[0])),
         Column("seeds", lambda rows: str(len(rows))),
         Column("parameters", middle("params")),
         *losses,

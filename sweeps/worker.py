@@ -76,7 +76,13 @@ class Worker:
         if not is_open(attempts) or held_by_earlier(self.study, trial):
             raise optuna.TrialPruned  # another worker was quicker
         watcher.started(point)
-        label = Label(sweep=self.sweep, scale=self.scale, arm=point.arm, attempt=len(attempts))
+        label = Label(
+            sweep=self.sweep,
+            scale=self.scale,
+            arm=point.arm,
+            matched=point.matched,
+            attempt=len(attempts),
+        )
         record = run_in_process(
             point, label, self.device, self.folder, watcher.step, self.keep_weights
         )

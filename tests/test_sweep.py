@@ -46,6 +46,7 @@ TINY = Sweep(
     seeds={"smoke": (0, 1)},
     scales={"smoke": 2},
     point=tiny_point,
+    matched="nothing but the width",
     figure=figures.ratio,
 )
 
@@ -91,6 +92,7 @@ def test_a_sweep_runs_every_point_once_and_a_second_call_nothing(tmp_path, sourc
     worker(tmp_path, source).work(first)
     made = worker(tmp_path, source)
     made.work(second)
+    assert {r.matched for r in first.records} == {"nothing but the width"}
     assert first.points == [("h", 0), ("a", 0), ("h", 1), ("a", 1)]
     assert [r.outcome for r in first.records] == [Outcome.COMPLETE] * 4
     assert second.points == []

@@ -47,6 +47,7 @@ class Label:
     sweep: str = "single"
     scale: str = "none"
     arm: str = "none"
+    matched: str | None = None  # what is equal across the arms, and by which dimension
     attempt: int = 0
 
 
@@ -65,6 +66,9 @@ class Record:
     sweep: str = column("name of the sweep that asked for the trial")
     scale: str = column("named size of the sweep: smoke, cpu or gpu")
     arm: str = column("what the sweep varied, such as the ratio 1:7")
+    matched: str | None = column(
+        "what the sweep made equal across its arms, and by which dimension", optional=True
+    )
     seed: int = column("of the initial weights and of the order of the data")
     outcome: Outcome = column("complete, diverged, out_of_memory, failed or crashed")
     error: str | None = column("last lines of what went wrong", optional=True)

@@ -82,6 +82,7 @@ def not_run(
         sweep=label.sweep,
         scale=label.scale,
         arm=label.arm,
+        matched=label.matched,
         seed=recipe.seed,
         outcome=Outcome.FAILED,
         error="not run",
