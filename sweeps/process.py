@@ -26,7 +26,7 @@ from sweeps.trial.train import Step
 STOP_SECONDS = 10
 # How long a thread of torch's spins for the others before it sleeps. GNU OpenMP's own choice burns
 # milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
-# made a step ten times slower (docs/log.md); waiting less costs nothing measurable when idle.
+# made a step seven times slower (docs/log.md); waiting less costs nothing measurable when idle.
 SPIN_COUNT = "3000"
 
 

@@ -1,4 +1,7 @@
-"""Parity with transformers' Jamba, both ways, and the checkpoint folders that are refused."""
+"""Parity with transformers' Jamba, both ways, and the checkpoint folders that are refused.
+
+Long because every refusal has its own damaged folder; a split by module would suit it.
+"""
 
 import gc
 import json

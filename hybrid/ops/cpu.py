@@ -3,6 +3,7 @@
 This file checks what is given, and registers each kernel and its gradient as a torch operator.
 Letters are those of `hybrid/__init__.py`. Scan and convolution take float32 only. Their kernels are
 compiled when first called, in a few seconds; numba keeps them on disk for later processes.
+A little longer than other files, so that each operator stands beside its gradient.
 """
 
 from typing import Any
