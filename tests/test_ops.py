@@ -1,7 +1,8 @@
 """What every Ops object must do: agree with the reference in double precision, gradients included.
 
 Each test takes the object as an argument and runs once per entry of `hybrid.ops.ALL`; those about
-the CPU kernels alone (errors, threads, registration) come last. One file, since one contract runs over all of them.
+the CPU kernels alone (errors, threads, registration) come last. One file,
+since one contract runs over all of them.
 """
 
 from collections.abc import Callable, Iterator
