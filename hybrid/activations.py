@@ -2,7 +2,7 @@
 
 Two questions: what autograd keeps of a forward pass for the backward pass (`saved_bytes`), and what
 a pass without gradients holds at its widest moment (`working_bytes`). Both follow
-`hybrid/layers/*.py` line by line, with the kernels of `hybrid/ops/cpu.py`, so a change there is a
+`hybrid/layers/*.py` line by line, with the kernels of `hybrid/ops/cpu/`, so a change there is a
 change here; the tests hold them against the tensors that are really alive. A kernel that keeps less
 (torch's fused RMSNorm on CUDA, say) makes these too high, never too low.
 
@@ -16,18 +16,65 @@ from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, Mo
 
 FP32_BYTES = 4
 INDEX_BYTES = 8
-SCAN_CHUNK = 32  # tokens between two states that the scan keeps: CHUNK of hybrid/ops/cpu.py
+# Logits held at once where the loss is taken, by kind of device: few enough to stay near the
+# processor on a CPU, enough to keep a GPU busy.
+PIECE_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
+SCAN_CHUNK = 32  # tokens between two states that the scan keeps: CHUNK of hybrid/ops/cpu/scan.py
+
+
+def piece_tokens(vocab: int, device: str) -> int:
+    """Return how many tokens' logits the loss holds at once on a kind of device."""
+    return max(1, PIECE_LOGITS[device] // vocab)
 
 
 def saved_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> int:
-    """Return the bytes that all layers and the final norm keep for the backward pass."""
+    """Return the bytes that all layers and the final norm keep for the backward pass.
+
+    What the loss keeps is in `cost.training_bytes`.
+    """
     D, n = spec.width, batch * tokens
-    total = n * (_norm(D) + itemsize * D)  # the final norm, and the input of the unembedding
+    stream = FP32_BYTES * D  # the residual stream, kept by every norm
+    total = n * stream
     for layer in spec.layers:
-        total += n * _norm(D) + _saved_by_mixer(layer.mixer, D, batch, tokens, itemsize)
+        total += n * stream + _saved_by_mixer(layer.mixer, D, batch, tokens, itemsize)
         if layer.feed_forward is not None:
-            total += n * (_norm(D) + _saved_by_feed_forward(layer.feed_forward, D, itemsize))
+            total += n * (stream + _saved_by_feed_forward(layer.feed_forward, D, itemsize))
     return total
+
+
+def passing_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> int:
+    """Return about the most that gradients take on their way back through one layer.
+
+    Less what that layer has already given up; the roughest of the counts here.
+    """
+    D = spec.width
+    widths = [
+        max(_passing_mixer(x.mixer, D), _passing_feed_forward(x.feed_forward, D))
+        for x in spec.layers
+    ]
+    return itemsize * batch * tokens * max(widths)
+
+
+def _passing_mixer(mixer: Mixer, D: int) -> int:
+    match mixer:
+        case Attention(positions=positions):
+            return 2 * D if positions is None else 3 * D
+        case Mamba(d_state=N, expand=expand):
+            return 3 * expand * D + mixer.rank(D) + 2 * N
+        case _:
+            assert_never(mixer)
+
+
+def _passing_feed_forward(feed_forward: FeedForward | None, D: int) -> int:
+    match feed_forward:
+        case None:
+            return 0
+        case MLP(hidden=F):
+            return F + 2 * D
+        case MoE(hidden=F, top_k=top_k):
+            return top_k * F + 4 * D
+        case _:
+            assert_never(feed_forward)
 
 
 def working_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> int:
@@ -39,15 +86,13 @@ def working_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) ->
     D = spec.width
     widest = 0
     for layer in spec.layers:
-        mixing = 2 * FP32_BYTES * D + _held_by_mixer(layer.mixer, D, itemsize)
-        feeding = 3 * FP32_BYTES * D + _held_by_feed_forward(layer.feed_forward, D, itemsize)
+        # The stream, normalised, and the mixer's result; the feed-forward's caller holds what came
+        # before the mixer, too.
+        mixing = (FP32_BYTES + 2 * itemsize) * D + _held_by_mixer(layer.mixer, D, itemsize)
+        fed = _held_by_feed_forward(layer.feed_forward, D, itemsize)
+        feeding = (2 * FP32_BYTES + itemsize) * D + fed
         widest = max(widest, mixing, feeding)
     return batch * (tokens * widest + spec.vocab * itemsize)
-
-
-def _norm(D: int) -> int:
-    """An RMSNorm keeps its input, that input normalised, and one scale."""
-    return FP32_BYTES * (2 * D + 1)
 
 
 def _saved_by_mixer(mixer: Mixer, D: int, B: int, T: int, itemsize: int) -> int:
@@ -74,27 +119,22 @@ def _saved_by_attention(mixer: Attention, D: int, B: int, T: int, itemsize: int)
 
 def _saved_by_mamba(mixer: Mamba, D: int, B: int, T: int, itemsize: int) -> int:
     E, N, R = mixer.expand * D, mixer.d_state, mixer.rank(D)
-    start = 0 if mixer.d_conv is None else N + mixer.d_conv - 1  # the convolution keeps its start
-    # fp32: input and output of the convolution, dt before and after softplus, output of the scan,
-    # gate, and its SiLU. A product in lower precision also keeps a copy of its input.
-    wide = 7 * FP32_BYTES * E + itemsize * E
-    copies = 0 if itemsize == FP32_BYTES else itemsize * E
-    if mixer.inner_norm:  # b and c: in, normalised, out; dt: the same, out in `itemsize`
-        narrow = FP32_BYTES * (3 * 2 * N + 2 * R + 3) + itemsize * R
-    else:
-        narrow = FP32_BYTES * 2 * N + itemsize * R
-    states = FP32_BYTES * E * (-(-T // SCAN_CHUNK) * N + start)
-    return B * (T * (itemsize * D + wide + copies + narrow) + states) + 2 * FP32_BYTES * E * N
+    # Its input; u and the gate, u convolved, dt before softplus, and the gated output.
+    per_token = D + 5 * E + R + 2 * N
+    if mixer.inner_norm:
+        per_token += R + 2 * N
+    states = FP32_BYTES * E * -(-T // SCAN_CHUNK) * N
+    return B * (T * itemsize * per_token + states) + 2 * FP32_BYTES * E * N
 
 
 def _saved_by_feed_forward(feed_forward: FeedForward, D: int, itemsize: int) -> int:
     """Return bytes for each token."""
     match feed_forward:
         case MLP(hidden=F):
-            return itemsize * (D + 4 * F)  # x; gate, its SiLU, up, and their product
+            return itemsize * (D + 3 * F)  # x; gate and up, and their product
         case MoE(hidden=F, n_experts=X, top_k=top_k):
             router = FP32_BYTES * (D + X) + (3 * INDEX_BYTES + FP32_BYTES) * top_k
-            return router + top_k * (itemsize * (D + 4 * F) + FP32_BYTES * D)
+            return router + top_k * (itemsize * (D + 3 * F) + FP32_BYTES * D)
         case _:
             assert_never(feed_forward)
 
@@ -106,11 +146,10 @@ def _held_by_mixer(mixer: Mixer, D: int, itemsize: int) -> int:
             P = D // H
             turning = 0 if positions is None else 3 * FP32_BYTES * H * P
             return itemsize * (H + 2 * K) * P + max(turning, itemsize * (H * P + D))
-        case Mamba(d_state=N, expand=expand):
-            # Where the gate is applied: u, dt, y, the gate's SiLU and the result, and in_proj's
-            # output, which the gate is a part of.
+        case Mamba(d_state=N, expand=expand, inner_norm=inner_norm):
+            # In the scan: u and the gate, u convolved, dt, and y; dt, b and c, and normalised.
             E, R = expand * D, mixer.rank(D)
-            return E * (5 * FP32_BYTES + 2 * itemsize) + itemsize * (R + 2 * N) + FP32_BYTES * 2 * N
+            return itemsize * (5 * E + (1 + inner_norm) * (R + 2 * N))
         case _:
             assert_never(mixer)
 
@@ -121,10 +160,11 @@ def _held_by_feed_forward(feed_forward: FeedForward | None, D: int, itemsize: in
         case None:
             return 0
         case MLP(hidden=F):
-            return itemsize * 4 * F
+            return itemsize * 3 * F
         case MoE(hidden=F, n_experts=X, top_k=top_k):
-            running = itemsize * (top_k * D + 4 * F * top_k // X)  # results so far, and one expert
-            joining = itemsize * 3 * top_k * D
-            return FP32_BYTES * (top_k * D + 2 * X) + max(running, joining)
+            routing = FP32_BYTES * (X + top_k) + 2 * INDEX_BYTES * top_k
+            running = itemsize * top_k * (D + 3 * F)  # tokens by expert; gate and up; their product
+            joining = top_k * D * (itemsize + 2 * FP32_BYTES)
+            return routing + max(running, joining)
         case _:
             assert_never(feed_forward)

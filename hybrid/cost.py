@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from hybrid.activations import FP32_BYTES, saved_bytes
+from hybrid.activations import FP32_BYTES, passing_bytes, piece_tokens, saved_bytes
 from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, MoE
 
 
@@ -165,38 +165,43 @@ class TrainingBytes:
 
     weights: int  # fp32
     optimizer: int  # AdamW's two moments, fp32
-    gradients: int  # of the weights, fp32; those of the last step live until the backward pass
+    gradients: int  # of the weights, fp32; none are held during the forward pass
     copies: int  # of the weights of matrix products, in their lower precision
     activations: int  # what layers keep for the backward pass
-    logits: int  # where the loss is taken: as computed, in fp32, and their log-softmax
-    logit_gradients: int  # where the backward pass begins, beyond `logits`
+    head: int  # gradients of the head and of its input, made together with the loss
+    loss: int  # where it is taken: one piece of the logits, and its part of the head's gradient
+    passing: int  # where the backward pass is widest: gradients on their way through one layer
 
     @property
     def total(self) -> int:
-        """The larger of two moments: the end of the forward pass, the start of the backward."""
-        both = self.weights + self.optimizer + self.copies + self.activations + self.logits
-        return both + max(self.gradients, self.logit_gradients)
+        """The largest of three moments: the loss, the backward pass's first steps, and its end."""
+        middle = self.copies + self.activations + self.head + max(self.loss, self.passing)
+        return self.weights + self.optimizer + max(middle, self.gradients)
 
 
-def training_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) -> TrainingBytes:
+def training_bytes(
+    spec: ModelSpec, *, batch: int, tokens: int, itemsize: int, device: str = "cpu"
+) -> TrainingBytes:
     """Return an estimate of peak training memory: fp32 weights, AdamW, no recomputation.
 
-    `itemsize` is that of matrix products (2 under bf16 autocast). Counted are the live tensors of
-    the loop in `sweeps/trial/train.py`. The growth of a process on the CPU is larger, for small
-    models about twice: compiled kernels, the libraries' own buffers and memory the allocator does
-    not give back are in it and not in this.
+    `itemsize` is that of matrix products (2 under bf16 autocast), `device` is cpu or cuda. Counted
+    are the live tensors of the loop in `sweeps/trial/train.py`. The growth of a process on the CPU
+    is larger, for small models about twice: compiled kernels, the libraries' own buffers and memory
+    the allocator does not give back are in it and not in this.
     """
     weights = FP32_BYTES * params(spec)
     lower = itemsize != FP32_BYTES
-    predictions = batch * tokens * spec.vocab
+    V, D, n = spec.vocab, spec.width, batch * tokens
+    piece = min(n, piece_tokens(V, device))
     return TrainingBytes(
         weights=weights,
         optimizer=2 * weights,
         gradients=weights,
         copies=itemsize * _product_params(spec) if lower else 0,
         activations=saved_bytes(spec, batch=batch, tokens=tokens, itemsize=itemsize),
-        logits=predictions * (itemsize + (2 if lower else 1) * FP32_BYTES),
-        logit_gradients=predictions * (1 if lower else 2) * FP32_BYTES,
+        head=itemsize * n * D + FP32_BYTES * V * D,
+        loss=itemsize * (n * D + piece * V + V * D),
+        passing=passing_bytes(spec, batch=batch, tokens=tokens, itemsize=itemsize),
     )
 
 

@@ -5,8 +5,9 @@ query may see (causal, and inside its window), the short convolution, the router
 and the scan. Not counted: embedding look-up, norms, activations, softmax, rotary positions and
 residual sums, each a few operations for each value of a tensor that a product made.
 
-The scan counts every operation of `reference.scan`, an exponential as one: for each channel and
-state dt*a, exp, decay*h, drive*b, their sum, h*c and its sum; for each channel dt*u, d*u and a sum.
+The scan counts every operation of `reference.recurrence`, an exponential as one: for each channel
+and state dt*a, exp, decay*h, drive*b, their sum, h*c and its sum; for each channel dt*u, d*u and a
+sum. Its softplus and its gate are activations.
 
     forward_flops(spec, tokens=4096)             # one sequence, in training
     forward_flops(spec, tokens=1, seen=4096)     # one step of decoding

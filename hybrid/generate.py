@@ -10,17 +10,27 @@ from torch import Tensor
 
 from hybrid.model import Cache, HybridLM
 
+CHUNK = 4096  # tokens of a prompt that are read in one pass
+
 
 @torch.inference_mode()
 def prefill(
-    model: HybridLM, ids_BT: Tensor, *, chunk: int = 4096, cache: Cache | None = None
+    model: HybridLM,
+    ids_BT: Tensor,
+    *,
+    chunk: int = CHUNK,
+    cache: Cache | None = None,
+    room: int = 0,
 ) -> tuple[Tensor, Cache]:
-    """Return (the logits after the last token (B, V), the cache), reading `chunk` tokens a call."""
+    """Return (the logits after the last token (B, V), the cache), reading `chunk` tokens a call.
+
+    A new cache has memory for the prompt and `room` tokens more; it grows when they are not enough.
+    """
     if ids_BT.shape[1] == 0:
         raise ValueError("prefill: the prompt has no tokens; give at least one")
+    cache = model.start(ids_BT.shape[1] + room) if cache is None else cache
     for piece_BT in ids_BT.split(chunk, dim=1):
         x_BTD, cache, _ = model.hidden(piece_BT, cache)
-    assert cache is not None
     return model.head(x_BTD[:, -1]), cache
 
 
@@ -43,7 +53,7 @@ def sample(
     if temperature < 0:
         raise ValueError(f"sample: temperature={temperature} must be 0 or more")
     draws = torch.Generator(ids_BT.device).manual_seed(seed)
-    logits_BV, cache = prefill(model, ids_BT)
+    logits_BV, cache = prefill(model, ids_BT, room=tokens)
     for _ in range(tokens):
         ids_B = _choose(logits_BV.float(), temperature, draws)
         yield ids_B
@@ -52,7 +62,8 @@ def sample(
 
 def cache_bytes(cache: Cache) -> int:
     """Return the bytes that `cache` keeps alive: whole storages, also where a tensor is a part."""
-    held = [tensor.untyped_storage() for state in cache for tensor in state.tensors()]
+    states = [state for state in cache if state is not None]
+    held = [tensor.untyped_storage() for state in states for tensor in state.tensors()]
     return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
 
 

@@ -1,5 +1,6 @@
 """The model: embed, run every layer, predict. It never asks what kind a layer is."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -8,14 +9,15 @@ from torch import Tensor, nn
 from hybrid import ops as backends
 from hybrid.init import initialise
 from hybrid.layers import FEED_FORWARDS, MIXERS
-from hybrid.layers.attention import KeysValues
+from hybrid.layers.keys_values import KeysValues
 from hybrid.layers.mamba import MambaState
 from hybrid.layers.moe import Routing
 from hybrid.layers.norm import RMSNorm
+from hybrid.loss import next_token_nats
 from hybrid.ops import Ops
 from hybrid.spec import Layer, ModelSpec
 
-Cache = list[KeysValues | MambaState]  # one state per layer
+Cache = list[KeysValues | MambaState | None]  # one state per layer
 
 
 class Output(NamedTuple):
@@ -31,7 +33,7 @@ class Mixing(nn.Module):
 
     def __init__(self, layer: Layer, spec: ModelSpec, ops: Ops):
         super().__init__()
-        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.norm = RMSNorm(spec.width, spec.norm_eps, ops)
         self.mixer = MIXERS[type(layer.mixer)](layer.mixer, spec.width, spec.norm_eps, ops)
 
     def forward(self, x_BTD: Tensor, state):
@@ -42,10 +44,11 @@ class Mixing(nn.Module):
 class Feeding(nn.Module):
     """x + feed_forward(norm(x))."""
 
-    def __init__(self, layer: Layer, spec: ModelSpec):
+    def __init__(self, layer: Layer, spec: ModelSpec, ops: Ops):
         super().__init__()
-        self.norm = RMSNorm(spec.width, spec.norm_eps)
-        self.feed_forward = FEED_FORWARDS[type(layer.feed_forward)](layer.feed_forward, spec.width)
+        self.norm = RMSNorm(spec.width, spec.norm_eps, ops)
+        kind = FEED_FORWARDS[type(layer.feed_forward)]
+        self.feed_forward = kind(layer.feed_forward, spec.width, ops)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
         y_BTD, routings = self.feed_forward(self.norm(x_BTD))
@@ -65,7 +68,7 @@ class Block(nn.Module):
     def __init__(self, layer: Layer, spec: ModelSpec, ops: Ops):
         super().__init__()
         self.mixing = Mixing(layer, spec, ops)
-        self.feeding = NoFeeding() if layer.feed_forward is None else Feeding(layer, spec)
+        self.feeding = NoFeeding() if layer.feed_forward is None else Feeding(layer, spec, ops)
 
     def forward(self, x_BTD: Tensor, state):
         x_BTD, state = self.mixing(x_BTD, state)
@@ -81,7 +84,7 @@ class HybridLM(nn.Module):
         self.spec, self.ops = spec, ops
         self.embed = nn.Embedding(spec.vocab, spec.width)
         self.blocks = nn.ModuleList(Block(layer, spec, ops) for layer in spec.layers)
-        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.norm = RMSNorm(spec.width, spec.norm_eps, ops)
         self.head = nn.Linear(spec.width, spec.vocab, bias=False)
         if spec.tied:
             self.head.weight = self.embed.weight
@@ -90,7 +93,7 @@ class HybridLM(nn.Module):
         self, ids_BT: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
         """Return (the normalised last hidden states (B, T, D), the cache after them, routings)."""
-        x_BTD = self.embed(ids_BT)
+        x_BTD = self.embed(ids_BT).float()
         start: list[Any] = [None] * len(self.blocks)
         states: Cache = []
         routings: list[Routing] = []
@@ -104,6 +107,18 @@ class HybridLM(nn.Module):
         """Return logits for the token after each of `ids_BT`, which continue what `cache` saw."""
         x_BTD, cache, routings = self.hidden(ids_BT, cache)
         return Output(self.head(x_BTD), cache, routings)
+
+    def loss(self, ids_BT: Tensor, target_BT: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
+        """Return (mean nats of each next token, routings) without ever holding all logits."""
+        x_BTD, cache, routings = self.hidden(ids_BT)
+        del cache  # its memory is needed for the loss
+        x_nD, target_n = x_BTD.flatten(0, 1), target_BT.flatten()
+        return next_token_nats(x_nD, self.head.weight, target_n, self.ops), routings
+
+    def start(self, room: int) -> Cache:
+        """Return the cache that starts a sequence, with memory for `room` tokens."""
+        blocks: Iterable[Any] = self.blocks
+        return [block.mixing.mixer.start(room) for block in blocks]
 
 
 def build(

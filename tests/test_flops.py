@@ -135,7 +135,7 @@ def test_the_scan_is_what_the_reference_does(tokens, d_state, expand):
     row, channel = torch.rand(1, tokens, E), torch.rand(1, tokens, N)
     a_EN, d_E, h_BEN = -torch.rand(E, N), torch.rand(E), torch.zeros(1, E, N)
     with Elementwise() as counter:
-        reference.scan(row, row, a_EN, channel, channel, d_E, h_BEN)
+        reference.recurrence(row, row, a_EN, channel, channel, d_E, h_BEN)
     assert flops_of(Mamba(d_state=N, expand=expand), tokens).scan == counter.count
 
 

@@ -5,15 +5,21 @@ import torch
 import torch.nn.functional as F
 
 from hybrid import spec
-from hybrid.layers.mlp import swiglu
+from hybrid.layers.mlp import MLP
 from hybrid.layers.moe import MoE, Routing, balance_loss
+from hybrid.ops import ALL, CPU, Ops
 
 WIDTH = 6
 
 
-def layer(n_experts: int, top_k: int, renormalise: bool = False) -> MoE:
+def swiglu(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    gate, up = (x @ gate_up.T).chunk(2, dim=-1)
+    return (F.silu(gate) * up) @ down.T
+
+
+def layer(n_experts: int, top_k: int, renormalise: bool = False, ops: Ops = CPU) -> MoE:
     config = spec.MoE(hidden=5, n_experts=n_experts, top_k=top_k, renormalise=renormalise)
-    moe = MoE(config, WIDTH)
+    moe = MoE(config, WIDTH, ops)
     draws = torch.Generator().manual_seed(0)
     for parameter in moe.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=draws)
@@ -31,10 +37,11 @@ def written_out(moe: MoE, x_BTD: torch.Tensor) -> torch.Tensor:
     return (weight_BTX[..., None] * torch.stack(every, dim=2)).sum(dim=2)
 
 
+@pytest.mark.parametrize("ops", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize(("n_experts", "top_k"), [(1, 1), (4, 1), (4, 2), (4, 4), (16, 3)])
-def test_equals_the_sum_over_all_experts(n_experts, top_k, renormalise):
-    moe = layer(n_experts, top_k, renormalise)
+def test_equals_the_sum_over_all_experts(n_experts, top_k, renormalise, ops):
+    moe = layer(n_experts, top_k, renormalise, ops)
     x_BTD = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(1))
     y_BTD, (routing,) = moe(x_BTD)
     torch.testing.assert_close(y_BTD, written_out(moe, x_BTD))
@@ -75,7 +82,15 @@ def test_training_on_the_balance_alone_evens_the_load():
 
 
 def test_swiglu_is_written_as_published():
-    x, gate, up = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5, 4)
-    down = torch.randn(4, 5)
+    mlp = MLP(spec.MLP(hidden=5), 4, CPU)
+    gate, up, down, x = (
+        torch.randn(5, 4),
+        torch.randn(5, 4),
+        torch.randn(4, 5),
+        torch.randn(1, 3, 4),
+    )
+    with torch.no_grad():
+        mlp.gate_up.weight.copy_(torch.cat([gate, up]))
+        mlp.down.weight.copy_(down)
     expected = (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
-    torch.testing.assert_close(swiglu(x, torch.cat([gate, up]), down), expected)
+    torch.testing.assert_close(mlp(x)[0], expected)

@@ -9,15 +9,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hybrid.ops import ALL, CPU, REFERENCE, Ops, cpu, cpu_run
+from hybrid.ops import ALL, CPU, REFERENCE, Ops
+from hybrid.ops.cpu import conv as cpu_conv
+from hybrid.ops.cpu import rows as cpu_rows
+from hybrid.ops.cpu import run as cpu_run
+from hybrid.ops.cpu import scan as cpu_scan
+from hybrid.ops.reference import IGNORED, recurrence
 
 Op = Callable[..., tuple[Tensor, Tensor]]
-Tensors = list[Tensor]
+Tensors = list[Any]  # of tensors, and None for a state that starts
 
 # Every value beside most of the others: a stride without a factor in common with any list's length.
 SCAN_SHAPES = list(
@@ -26,8 +32,8 @@ SCAN_SHAPES = list(
     )
 )[::23]
 CONV_SHAPES = list(
-    product([1, 3], [1, 2, 5, 31, 33, 64, 70], [1, 8, 16, 20, 48], [1, 2, 4, 7, 40])
-)[::9]
+    product([1, 3], [1, 2, 5, 31, 33, 64, 70], [1, 8, 16, 20, 48], [1, 2, 4, 7, 40], [False, True])
+)[::17]
 
 
 @pytest.fixture(params=ALL.values(), ids=list(ALL))
@@ -55,22 +61,24 @@ def threads() -> Iterator[Callable[[int], None]]:
 def scan_inputs(
     draw: Callable[..., Tensor], B: int, T: int, E: int, N: int, started: bool
 ) -> Tensors:
-    """Return u, dt, a, b, c, d, h of the sizes Mamba's initialisation gives them, roughly."""
-    dt_BTE = draw(B, T, E).abs() * 0.3
+    """Return what a scan takes, of the sizes Mamba's initialisation gives it, roughly."""
+    raw_BTE, bias_E = draw(B, T, E), draw(E) - 2
     a_EN = -draw(E, N).abs() * 4
-    h_BEN = draw(B, E, N) * started
-    return [draw(B, T, E), dt_BTE, a_EN, draw(B, T, N), draw(B, T, N), draw(E), h_BEN]
+    wide = [draw(B, T, E), raw_BTE, bias_E, a_EN, draw(B, T, N), draw(B, T, N), draw(E)]
+    return [*wide, draw(B, T, E), draw(B, E, N) if started else None]
 
 
-def conv_inputs(draw: Callable[..., Tensor], B: int, T: int, E: int, W: int) -> Tensors:
-    return [draw(B, T, E), draw(E, W), draw(E), draw(B, W - 1, E)]
+def conv_inputs(
+    draw: Callable[..., Tensor], B: int, T: int, E: int, W: int, started: bool = True
+) -> Tensors:
+    return [draw(B, T, E), draw(E, W), draw(E), draw(B, W - 1, E) if started else None]
 
 
 def results(op: Op, inputs: Tensors, pulls: Tensors) -> Tensors:
     """Return both outputs, then the gradient of every input when each output is pulled so."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
+    leaves = [x if x is None else x.detach().requires_grad_() for x in inputs]
     outputs = op(*leaves)
-    gradients = torch.autograd.grad(outputs, leaves, pulls)
+    gradients = torch.autograd.grad(outputs, [x for x in leaves if x is not None], pulls)
     return [x.detach() for x in (*outputs, *gradients)]
 
 
@@ -86,7 +94,8 @@ def assert_near(
 
 
 def truth(reference: Op, inputs: Tensors, pulls: Tensors) -> Tensors:
-    return results(reference, [x.double() for x in inputs], [x.double() for x in pulls])
+    doubles = [x if x is None else x.double() for x in inputs]
+    return results(reference, doubles, [x.double() for x in pulls])
 
 
 # ---- scan ----------------------------------------------------------------------------------------
@@ -106,41 +115,49 @@ def test_scan_agrees(ops: Ops, shape: tuple[int, int, int, int, bool]) -> None:
     assert_near(results(ops.scan, inputs, pulls), wanted)
 
 
-@pytest.mark.parametrize("dt", [1e-6, 50.0])
-def test_scan_agrees_at_extreme_steps(ops: Ops, draw, dt: float) -> None:
+@pytest.mark.parametrize("raw", [-80.0, -15.0, 50.0, 1e4])
+def test_scan_agrees_at_extreme_steps(ops: Ops, draw, raw: float) -> None:
     inputs = scan_inputs(draw, 2, 40, 20, 5, True)
-    inputs[1].fill_(dt)
-    inputs[2].fill_(-16.0)
+    inputs[1].fill_(raw)
+    inputs[2].zero_()
+    inputs[3].fill_(-16.0)
     pulls = [draw(2, 40, 20), draw(2, 20, 5)]
     assert_near(results(ops.scan, inputs, pulls), truth(REFERENCE.scan, inputs, pulls))
 
 
-def decay(ops: Ops, dt_E: Tensor, a: float) -> Tensor:
-    """Return exp(dt a), read off a state of one that nothing drives."""
-    E = len(dt_E)
+def decay(ops: Ops, raw_E: Tensor, a: float) -> Tensor:
+    """Return exp(softplus(raw) a), read off a state of one that nothing drives."""
+    E = len(raw_E)
     none_11E, one_1E1 = torch.zeros(1, 1, E), torch.ones(1, E, 1)
     none_111, none_E = torch.zeros(1, 1, 1), torch.zeros(E)
-    a_E1 = torch.full((E, 1), a)
-    return ops.scan(none_11E, dt_E[None, None], a_E1, none_111, none_111, none_E, one_1E1)[1][
-        0, :, 0
-    ]
+    rest = (torch.full((E, 1), a), none_111, none_111, none_E, none_11E, one_1E1)
+    return ops.scan(none_11E, raw_E[None, None], none_E, *rest)[1][0, :, 0]
 
 
 def test_decay_is_exact_at_the_ends(ops: Ops) -> None:
-    found = decay(ops, torch.tensor([0.0, 1e4, 1e9, 1e30]), -1.0)
+    found = decay(ops, torch.tensor([-300.0, 1e4, 1e9, 1e30]), -1.0)
     assert found.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_decay_is_as_precise_as_its_argument(ops: Ops) -> None:
-    dt_E = torch.linspace(0, 80, 50_000)
+    raw_E = torch.linspace(-20, 80, 50_000)
     a = -0.8125
-    wanted_E = torch.exp(dt_E.double() * a)
-    error_E = (decay(ops, dt_E, a).double() / wanted_E - 1).abs()
-    # A rounded product x = dt a moves exp(x) by |x| half-units in the last place.
-    assert (error_E <= 2.5e-7 + 2.0**-24 * 1.1 * (dt_E * -a)).all()
+    dt_E = torch.nn.functional.softplus(raw_E.double(), threshold=100)
+    wanted_E = torch.exp(dt_E * a)
+    error_E = (decay(ops, raw_E, a).double() / wanted_E - 1).abs()
+    # A dt rounded by r half-units in the last place moves exp(dt a) by r |dt a| of its own.
+    assert (error_E <= 2.5e-7 + 2.0**-24 * 4 * (dt_E * -a)).all()
 
 
-@pytest.mark.parametrize("place", range(7))
+def test_the_recurrence_is_the_scan_without_its_ends(draw) -> None:
+    u, raw, bias, a, b, c, d, gate, h = (x.double() for x in scan_inputs(draw, 2, 9, 4, 3, True))
+    dt = torch.nn.functional.softplus(raw + bias)
+    y, last = recurrence(u, dt, a, b, c, d, h)
+    found = REFERENCE.scan(u, raw, bias, a, b, c, d, gate, h)
+    torch.testing.assert_close(found, (y * torch.nn.functional.silu(gate), last))
+
+
+@pytest.mark.parametrize("place", range(9))
 def test_scan_does_not_hide_a_nan(ops: Ops, draw, place: int) -> None:
     inputs = scan_inputs(draw, 1, 3, 16, 2, True)
     inputs[place].view(-1)[0] = float("nan")
@@ -149,10 +166,13 @@ def test_scan_does_not_hide_a_nan(ops: Ops, draw, place: int) -> None:
 
 @pytest.mark.parametrize("first", [1, 16, 31, 45])
 def test_scan_in_two_calls_is_one(ops: Ops, draw, first: int) -> None:
-    def in_two(u, dt, a, b, c, d, h) -> tuple[Tensor, Tensor]:
-        y1, h = ops.scan(u[:, :first], dt[:, :first], a, b[:, :first], c[:, :first], d, h)
-        y2, h = ops.scan(u[:, first:], dt[:, first:], a, b[:, first:], c[:, first:], d, h)
-        return torch.cat([y1, y2], dim=1), h
+    def in_two(u, raw, bias, a, b, c, d, gate, h) -> tuple[Tensor, Tensor]:
+        ys = []
+        for part in (slice(None, first), slice(first, None)):
+            u1, raw1, b1, c1, gate1 = (x[:, part] for x in (u, raw, b, c, gate))
+            y, h = ops.scan(u1, raw1, bias, a, b1, c1, d, gate1, h)
+            ys.append(y)
+        return torch.cat(ys, dim=1), h
 
     inputs, pulls = scan_inputs(draw, 2, 46, 20, 3, True), [draw(2, 46, 20), draw(2, 20, 3)]
     assert_near(results(in_two, inputs, pulls), results(ops.scan, inputs, pulls))
@@ -175,15 +195,15 @@ def test_scan_gradient_of_one_output_alone(ops: Ops, draw, place: int) -> None:
 
 
 @cache
-def conv_case(B: int, T: int, E: int, W: int) -> tuple[Tensors, Tensors, Tensors]:
+def conv_case(B: int, T: int, E: int, W: int, started: bool) -> tuple[Tensors, Tensors, Tensors]:
     """Return (inputs, pulls, the truth), computed once for all implementations."""
     draw = draws()
-    inputs, pulls = conv_inputs(draw, B, T, E, W), [draw(B, T, E), draw(B, W - 1, E)]
+    inputs, pulls = conv_inputs(draw, B, T, E, W, started), [draw(B, T, E), draw(B, W - 1, E)]
     return inputs, pulls, truth(REFERENCE.conv, inputs, pulls)
 
 
 @pytest.mark.parametrize("shape", CONV_SHAPES, ids=str)
-def test_conv_agrees(ops: Ops, shape: tuple[int, int, int, int]) -> None:
+def test_conv_agrees(ops: Ops, shape: tuple[int, int, int, int, bool]) -> None:
     inputs, pulls, wanted = conv_case(*shape)
     assert_near(results(ops.conv, inputs, pulls), wanted)
 
@@ -221,6 +241,92 @@ def test_inputs_need_not_be_contiguous(ops: Ops, draw) -> None:
     ):
         moved = results(op, [strided(x) for x in inputs], [strided(x) for x in pulls])
         assert_near(moved, results(op, inputs, pulls))
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_scan_and_conv_take_bfloat16(ops: Ops, draw, started: bool) -> None:
+    scan = scan_inputs(draw, 3, 35, 48, 5, started), {0, 1, 4, 5, 7}, draw(3, 48, 5)
+    conv = conv_inputs(draw, 3, 35, 48, 4, started), {0}, draw(3, 3, 48)
+    for name, (inputs, activations, state) in {"scan": scan, "conv": conv}.items():
+        given = [x.bfloat16() if i in activations else x for i, x in enumerate(inputs)]
+        pulls = [draw(3, 35, 48).bfloat16(), state]
+        found = results(getattr(ops, name), given, pulls)
+        dtypes = [x.dtype for x in given if x is not None]
+        assert [x.dtype for x in found] == [torch.bfloat16, torch.float32, *dtypes]
+        assert_near(found, truth(getattr(REFERENCE, name), given, pulls), tolerance=1e-2)
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+FLOATS = [torch.float32, torch.bfloat16]
+
+
+def tolerance(*dtypes: torch.dtype) -> float:
+    return 1e-2 if torch.bfloat16 in dtypes else 3e-6
+
+
+@pytest.mark.parametrize("out", FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("D", [1, 8, 16, 33, 96])
+def test_norm_agrees(ops: Ops, draw, D: int, dtype: torch.dtype, out: torch.dtype) -> None:
+    x, weight = draw(2, 37, 3 * D).to(dtype)[..., D : 2 * D], draw(D)
+    pulls = [draw(2, 37, D).to(out)]
+    found = results(lambda x, w: (ops.norm(x, w, 1e-3, out),), [x, weight], pulls)
+    assert [y.dtype for y in found] == [out, dtype, torch.float32]
+    wanted = truth(lambda x, w: (REFERENCE.norm(x, w, 1e-3, torch.float64),), [x, weight], pulls)
+    assert_near(found, wanted, tolerance(dtype, out))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("width", [1, 8, 16, 40])
+def test_silu_and_mul_agrees(ops: Ops, draw, width: int, dtype: torch.dtype) -> None:
+    x, pulls = draw(3, 7, 2 * width).to(dtype) * 3, [draw(3, 7, width).to(dtype)]
+    found = results(lambda x: (ops.silu_and_mul(x),), [x], pulls)
+    wanted = truth(lambda x: (REFERENCE.silu_and_mul(x),), [x], pulls)
+    assert found[0].dtype == dtype
+    assert_near(found, wanted, tolerance(dtype) * 2)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("counts", [[3, 0, 5], [0, 8, 0], [8], [1, 2, 3]])
+@pytest.mark.parametrize(("D", "F"), [(8, 16), (12, 5)])
+def test_grouped_agrees(ops: Ops, draw, D: int, F: int, counts: list[int], dtype) -> None:
+    count_X = torch.tensor(counts)
+    inputs = [draw(sum(counts), D).to(dtype), draw(len(counts), F, D).to(dtype)]
+    pulls = [draw(sum(counts), F).to(dtype)]
+    found = results(lambda x, w: (ops.grouped(x, w, count_X),), inputs, pulls)
+    assert found[0].dtype == dtype
+    wanted = truth(lambda x, w: (REFERENCE.grouped(x, w, count_X),), inputs, pulls)
+    assert_near(found, wanted, tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("V", [1, 7, 16, 100])
+def test_cross_entropy_agrees_with_torch(ops: Ops, draw, V: int, dtype: torch.dtype) -> None:
+    logits, target = (draw(9, V) * 8).to(dtype), torch.arange(9) * 5 % V
+    target[4] = IGNORED
+    leaf = logits.double().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(leaf, target, reduction="none")
+    (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
+    nats, found = ops.cross_entropy(logits.clone(), target)
+    assert (nats.dtype, found.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(nats.double(), wanted, rtol=1e-5, atol=2e-6)
+    rounding = 4e-3 if dtype is torch.bfloat16 else 5e-7
+    torch.testing.assert_close(found.double(), gradient, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("wrong", [-1, 20])
+def test_a_target_outside_the_vocabulary_is_refused(wrong: int) -> None:
+    with pytest.raises(IndexError, match=rf"target {wrong} must lie in 0..19.*-100"):
+        CPU.cross_entropy(torch.zeros(2, 20), torch.tensor([0, wrong]))
+
+
+def test_cross_entropy_of_what_is_not_finite_is_not_finite(ops: Ops) -> None:
+    for bad in (float("nan"), float("inf")):
+        logits = torch.zeros(2, 20)
+        logits[1, 3] = bad
+        nats, _ = ops.cross_entropy(logits, torch.zeros(2, dtype=torch.long))
+        assert nats.isfinite().tolist() == [True, False]
 
 
 # ---- attention -----------------------------------------------------------------------------------
@@ -285,13 +391,26 @@ def test_calls_from_several_python_threads(draw) -> None:
 
 def test_scan_is_registered_as_torch_wants(draw) -> None:
     inputs = scan_inputs(draw, 2, 35, 20, 3, True)
-    torch.library.opcheck(cpu._scan, (*inputs, False))
+    torch.library.opcheck(cpu_scan._scan, (*inputs, False))
     for form in (Tensor.clone, strided):
         given = [form(x) for x in inputs]
-        y_BTE, h_BEN, saved = cpu._scan(*given, True)
-        torch.library.opcheck(cpu._scan_backward, (*given[:6], saved, form(y_BTE), form(h_BEN)))
-        torch.library.opcheck(cpu._scan_backward, (*given[:6], saved, None, None))
-        torch.library.opcheck(cpu._scan, (*(x.requires_grad_() for x in given), True))
+        y_BTE, h_BEN, saved = cpu_scan._scan(*given, True)
+        kept = (*given[:8], saved)
+        torch.library.opcheck(cpu_scan._scan_backward, (*kept, form(y_BTE), form(h_BEN)))
+        torch.library.opcheck(cpu_scan._scan_backward, (*kept, None, None))
+        torch.library.opcheck(cpu_scan._scan, (*(x.requires_grad_() for x in given), True))
+        torch.library.opcheck(cpu_scan._scan, (*given[:8], None, True))
+
+
+def test_rows_are_registered_as_torch_wants(draw) -> None:
+    x, weight = draw(3, 4, 20).requires_grad_(), draw(20).requires_grad_()
+    torch.library.opcheck(cpu_rows._norm, (x, weight, 1e-5, torch.bfloat16))
+    torch.library.opcheck(cpu_rows._silu, (x,))
+    pull = draw(3, 4, 10)
+    torch.library.opcheck(cpu_rows._silu_backward, (x.detach(), pull))
+    torch.library.opcheck(
+        cpu_rows._norm_backward, (x.detach(), weight.detach(), 1e-5, draw(3, 4, 20))
+    )
 
 
 @pytest.mark.parametrize("W", [1, 4])
@@ -299,12 +418,22 @@ def test_conv_is_registered_as_torch_wants(draw, W: int) -> None:
     inputs = conv_inputs(draw, 2, 9, 20, W)
     for form in (Tensor.clone, strided):
         given = [form(x) for x in inputs]
-        pulls = [form(x) for x in cpu._conv(*given)]
-        torch.library.opcheck(cpu._conv_backward, (*given, *pulls))
-        torch.library.opcheck(cpu._conv, tuple(x.requires_grad_() for x in given))
+        pulls = [form(x) for x in cpu_conv._conv(*given)]
+        torch.library.opcheck(cpu_conv._conv_backward, (*given, *pulls))
+        torch.library.opcheck(cpu_conv._conv, tuple(x.requires_grad_() for x in given))
 
 
-SCAN_NAMES = ["u_BTE", "dt_BTE", "a_EN", "b_BTN", "c_BTN", "d_E", "h_BEN"]
+SCAN_NAMES = [
+    "u_BTE",
+    "raw_BTE",
+    "bias_E",
+    "a_EN",
+    "b_BTN",
+    "c_BTN",
+    "d_E",
+    "gate_BTE",
+    "h_BEN",
+]
 CONV_NAMES = ["x_BTE", "weight_EW", "bias_E", "tail_BLE"]
 ARGUMENTS = [("scan", name) for name in SCAN_NAMES] + [("conv", name) for name in CONV_NAMES]
 
@@ -325,7 +454,7 @@ def test_a_wrong_dtype_is_named(draw, op: str, name: str) -> None:
         getattr(CPU, op)(**given)
 
 
-@pytest.mark.parametrize(("op", "name"), ARGUMENTS[1:7] + ARGUMENTS[8:])
+@pytest.mark.parametrize(("op", "name"), [x for x in ARGUMENTS if x[1] not in ("u_BTE", "x_BTE")])
 def test_a_wrong_shape_is_named(draw, op: str, name: str) -> None:
     given = arguments(draw, op)
     given[name] = torch.cat([given[name], given[name]])

@@ -1,7 +1,8 @@
 """Mamba-1 with Jamba's inner norms. Its state has the same size at every length.
 
 Source: Mamba, arXiv 2312.00752; the norms on dt, B and C: Jamba, arXiv 2403.19887, section 6.4.
-dt, the scan and the convolution run in fp32 whatever the precision of the matrix products.
+Convolution and scan, softplus of dt and gate included, are computed in fp32; what goes in and out
+has the precision of the matrix products, the state is in fp32.
 """
 
 from typing import NamedTuple
@@ -26,25 +27,24 @@ class MambaState(NamedTuple):
 
 
 class ShortConv(nn.Module):
-    """Causal depthwise convolution and SiLU; looks back `tail` tokens."""
+    """Causal depthwise convolution and SiLU; a tail of None starts a sequence."""
 
     def __init__(self, width: int, E: int, ops: Ops):
         super().__init__()
-        self.conv, self.tail = ops.conv, width - 1
+        self.conv = ops.conv
         self.weight_EW = nn.Parameter(torch.empty(E, width))
         self.bias_E = nn.Parameter(torch.empty(E))
 
-    def forward(self, u_BTE: Tensor, tail_BLE: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, u_BTE: Tensor, tail_BLE: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.conv(u_BTE, self.weight_EW, self.bias_E, tail_BLE)
 
 
 class NoConv(nn.Module):
     """SiLU alone, in place of the short convolution; looks back at nothing."""
 
-    tail = 0
-
-    def forward(self, u_BTE: Tensor, tail_BLE: Tensor) -> tuple[Tensor, Tensor]:
-        return F.silu(u_BTE), tail_BLE
+    def forward(self, u_BTE: Tensor, tail_BLE: Tensor | None) -> tuple[Tensor, Tensor]:
+        B, _, E = u_BTE.shape
+        return F.silu(u_BTE), u_BTE.new_empty(B, 0, E, dtype=torch.float32)
 
 
 class Mamba(nn.Module):
@@ -59,7 +59,8 @@ class Mamba(nn.Module):
         self.short = NoConv() if config.d_conv is None else ShortConv(config.d_conv, E, ops)
         self.x_proj = nn.Linear(E, R + 2 * N, bias=False)
         self.dt_norm, self.b_norm, self.c_norm = (
-            RMSNorm(size, norm_eps) if config.inner_norm else nn.Identity() for size in self.sizes
+            RMSNorm(size, norm_eps, ops) if config.inner_norm else nn.Identity()
+            for size in self.sizes
         )
         self.dt_proj = nn.Linear(R, E, bias=False)
         self.dt_bias_E = nn.Parameter(torch.empty(E))
@@ -67,23 +68,21 @@ class Mamba(nn.Module):
         self.d_E = nn.Parameter(torch.empty(E))
         self.out_proj = nn.Linear(E, width, bias=False)
 
-    def forward(self, x_BTD: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
-        u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
-        state = self._start(x_BTD) if state is None else state
-        u_BTE, tail_BLE = self.short(u_BTE.float(), state.tail_BLE)
-        dt_BTR, b_BTN, c_BTN = self.x_proj(u_BTE).split(self.sizes, dim=-1)
-        # The bias is added in fp32: it sets time scales over two orders of magnitude.
-        dt_BTE = F.softplus(self.dt_proj(self.dt_norm(dt_BTR)).float() + self.dt_bias_E)
-        a_EN = -torch.exp(self.a_log_EN)
-        b_BTN, c_BTN = self.b_norm(b_BTN).float(), self.c_norm(c_BTN).float()
-        y_BTE, h_BEN = self.scan(u_BTE, dt_BTE, a_EN, b_BTN, c_BTN, self.d_E, state.h_BEN)
-        y_BTD = self.out_proj(y_BTE * F.silu(gate_BTE.float()))
-        return y_BTD, MambaState(tail_BLE, h_BEN)
+    def start(self, room: int) -> None:
+        """Return the state that starts a sequence; its memory does not grow."""
+        return
 
-    def _start(self, x_BTD: Tensor) -> MambaState:
-        B, (E, N) = x_BTD.shape[0], self.a_log_EN.shape
-        device = x_BTD.device
-        return MambaState(
-            torch.zeros(B, self.short.tail, E, device=device),
-            torch.zeros(B, E, N, device=device),
+    def forward(self, x_BTD: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
+        tail_BLE, h_BEN = (None, None) if state is None else state
+        u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
+        u_BTE, tail_BLE = self.short(u_BTE, tail_BLE)
+        dt_BTR, b_BTN, c_BTN = self.x_proj(u_BTE).split(self.sizes, dim=-1)
+        # The bias of dt is added in the scan, in fp32: it sets time scales over two orders of
+        # magnitude.
+        raw_BTE = self.dt_proj(self.dt_norm(dt_BTR))
+        b_BTN, c_BTN = self.b_norm(b_BTN), self.c_norm(c_BTN)
+        a_EN = -torch.exp(self.a_log_EN)
+        y_BTE, h_BEN = self.scan(
+            u_BTE, raw_BTE, self.dt_bias_E, a_EN, b_BTN, c_BTN, self.d_E, gate_BTE, h_BEN
         )
+        return self.out_proj(y_BTE), MambaState(tail_BLE, h_BEN)

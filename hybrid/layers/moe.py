@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hybrid import spec
-from hybrid.layers.mlp import swiglu
+from hybrid.layers.precision import product_dtype
+from hybrid.ops import Ops
 
 
 class Routing(NamedTuple):
@@ -36,9 +37,9 @@ def balance_loss(routings: tuple[Routing, ...]) -> Tensor:
 class MoE(nn.Module):
     """`top_k` of `n_experts` SwiGLU experts for each token; tokens are sorted by expert."""
 
-    def __init__(self, config: spec.MoE, width: int):
+    def __init__(self, config: spec.MoE, width: int, ops: Ops):
         super().__init__()
-        self.config = config
+        self.config, self.ops = config, ops
         X, F, D = config.n_experts, config.hidden, width
         self.router_XD = nn.Parameter(torch.empty(X, D))
         self.gate_up_XFD = nn.Parameter(torch.empty(X, 2 * F, D))  # each gate above up
@@ -50,8 +51,10 @@ class MoE(nn.Module):
         weight_nK, choice_nK = probability_nX.topk(self.config.top_k, dim=-1)
         if self.config.renormalise:
             weight_nK = weight_nK / weight_nK.sum(dim=-1, keepdim=True)
-        count_X = torch.bincount(choice_nK.flatten(), minlength=self.config.n_experts)
-        y_nKD = self._experts(x_nD, choice_nK, count_X.tolist())
+        # Not bincount, which on a GPU waits for the counts.
+        X = self.config.n_experts
+        count_X = (choice_nK[..., None] == torch.arange(X, device=x_nD.device)).sum(dim=(0, 1))
+        y_nKD = self._experts(x_nD, choice_nK, count_X)
         y_nD = (weight_nK[..., None] * y_nKD.float()).sum(dim=1)
         routing = Routing(count_X / len(x_nD), probability_nX.mean(dim=0))
         return y_nD.view(x_BTD.shape), (routing,)
@@ -61,14 +64,14 @@ class MoE(nn.Module):
         with torch.autocast(x_nD.device.type, enabled=False):
             return torch.softmax(x_nD.float() @ self.router_XD.T, dim=-1)
 
-    def _experts(self, x_nD: Tensor, choice_nK: Tensor, counts: list[int]) -> Tensor:
-        """Return what every chosen expert makes of its token, (n, K, D); one product an expert."""
-        K = self.config.top_k
+    def _experts(self, x_nD: Tensor, choice_nK: Tensor, count_X: Tensor) -> Tensor:
+        """Return what every chosen expert makes of its token, (n, K, D)."""
+        K, grouped, dtype = self.config.top_k, self.ops.grouped, product_dtype(x_nD)
         order = choice_nK.flatten().argsort(stable=True)
-        groups = x_nD.index_select(0, order // K).split(counts)
-        weights = zip(self.gate_up_XFD, self.down_XDF, strict=True)
-        outs = [swiglu(x, *weight) for x, weight in zip(groups, weights, strict=True) if len(x)]
+        x = x_nD.to(dtype).index_select(0, order // K)
+        hidden = self.ops.silu_and_mul(grouped(x, self.gate_up_XFD.to(dtype), count_X))
+        y = grouped(hidden, self.down_XDF.to(dtype), count_X)
         back = torch.empty_like(order).scatter_(
             0, order, torch.arange(len(order), device=order.device)
         )
-        return torch.cat(outs).index_select(0, back).view(len(x_nD), K, -1)
+        return y.index_select(0, back).view(len(x_nD), K, -1)

@@ -1,17 +1,22 @@
 """RMSNorm (arXiv 1910.07467), always computed in fp32."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hybrid.layers.precision import product_dtype
+from hybrid.ops import Ops
 
 
 class RMSNorm(nn.Module):
-    """Scale the last dimension to unit mean square, times a learned weight; returns fp32."""
+    """Scale the last dimension to unit mean square, times a learned weight.
 
-    def __init__(self, width: int, eps: float):
+    What comes out has the dtype of matrix products, since one of them reads it.
+    """
+
+    def __init__(self, width: int, eps: float, ops: Ops):
         super().__init__()
-        self.eps = eps
+        self.eps, self.norm = eps, ops.norm
         self.weight = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
+        return self.norm(x, self.weight, self.eps, product_dtype(x))

@@ -132,7 +132,11 @@ def _train_and_measure(
     model = build(spec, ops=ops, seed=recipe.seed, device=device)
     curve = _train(model, tokens, recipe, precision, watch)
     estimate = cost.training_bytes(
-        spec, batch=recipe.batch, tokens=recipe.tokens, itemsize=itemsize(precision)
+        spec,
+        batch=recipe.batch,
+        tokens=recipe.tokens,
+        itemsize=itemsize(precision),
+        device=device.type,
     )
     last_tenth = curve[-max(1, len(curve) // 10) :]
     seen = {

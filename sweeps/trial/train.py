@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid.layers.moe import balance_loss
@@ -48,13 +47,12 @@ def train(model: HybridLM, batch: Batch, recipe: Recipe, precision: Precision) -
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(precision, device):
-            output = model(ids_BT)
-        nats = F.cross_entropy(output.logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
-        balance = balance_loss(output.routings)
-        optimizer.zero_grad(set_to_none=True)
+            nats, routings = model.loss(ids_BT, targets_BT)
+        balance = balance_loss(routings)
         (nats + recipe.balance * balance.to(device)).backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         tokens += targets_BT.numel()
         yield Step(
             step=step,

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid.ops.cpu_kernels import LANES
+from hybrid.ops.cpu.lanes import LANES
 
 INLINE = 1 << 18  # multiplications under which a second thread costs about as much as it saves
 PIECES_PER_THREAD = 4  # more than one, so that a thread slowed by something else holds up less
@@ -83,6 +83,49 @@ def whole(E: int) -> int:
     return -(-E // LANES) * LANES
 
 
+def flat(x: Tensor) -> Any:
+    """Return the memory from the first to the last element of `x`, bfloat16 seen as int16.
+
+    The last dimension must lie close together.
+    """
+    if x.requires_grad:
+        x = x.detach()
+    if x.dtype is torch.bfloat16:
+        x = x.view(torch.int16)
+    if x.numel() == 0:
+        return x.flatten().numpy()
+    last = sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((last + 1,), (1,)).numpy()
+
+
+def activation(x_BTE: Tensor) -> tuple[Any, int, int]:
+    """Return (flat memory, elements from row to row, from token to token), in whole lanes.
+
+    What lies well is not copied: half of a fused projection, say.
+    """
+    E = x_BTE.shape[2]
+    if E % LANES:
+        x_BTE = F.pad(x_BTE, [0, whole(E) - E])
+    if x_BTE.stride(2) != 1:
+        x_BTE = x_BTE.contiguous()
+    return flat(x_BTE), *x_BTE.stride()[:2]
+
+
+def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, int, int]]:
+    """Return (new memory for whole lanes of E channels in the dtype of `like`, its activation)."""
+    x = like.new_empty(B, T, whole(E))
+    return x, activation(x)
+
+
+def rows(x: Tensor) -> tuple[Any, int]:
+    """Return (flat memory, elements from row to row) of a tensor as rows of its last extent."""
+    if x.stride(-1) != 1 or any(
+        x.stride(i) != x.stride(i + 1) * x.shape[i + 1] for i in range(x.dim() - 2)
+    ):
+        x = x.contiguous()
+    return flat(x), x.stride(-2) if x.dim() > 1 else x.shape[-1]
+
+
 def array(tensor: Tensor, channels: int | None = None) -> Any:
     """Return a contiguous array, with zeros after the dimension `channels` up to whole blocks."""
     if tensor.requires_grad:
@@ -93,8 +136,8 @@ def array(tensor: Tensor, channels: int | None = None) -> Any:
     return tensor.contiguous().numpy()
 
 
-def gradient(tensor: Tensor | None, shape: Sequence[int], channels: int) -> Any:
-    """Return the array of a gradient that came in; where none came, zeros in its shape."""
+def zeros_or(tensor: Tensor | None, shape: Sequence[int], channels: int) -> Any:
+    """Return the array of a tensor; where there is none, zeros in its shape."""
     if tensor is not None:
         return array(tensor, channels)
     return np.zeros([whole(n) if i == channels else n for i, n in enumerate(shape)], np.float32)

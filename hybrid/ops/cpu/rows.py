@@ -1,0 +1,149 @@
+"""RMSNorm, SiLU-and-multiply and cross entropy on the CPU. Meaning: `hybrid/ops/reference.py`."""
+
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid.ops.cpu import row_kernels
+from hybrid.ops.cpu.check import FLOATS
+from hybrid.ops.cpu.run import added, array, operator, rows, run, whole
+from hybrid.ops.reference import IGNORED
+
+JOBS = 32  # of the norm's backward pass: each sums the weight's gradient over its own rows
+NORM, SILU, SOFTMAX = 2, 10, 20  # multiplications an element costs, about
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """Return RMSNorm over the last dimension, in `dtype`.
+
+    Raises TypeError unless `x` and `dtype` are float32 or bfloat16 and `weight` is float32.
+    """
+    if weight.dtype is not torch.float32:
+        raise TypeError(f"norm: weight is {weight.dtype}; it must be torch.float32")
+    _require_floats("norm", x=x.dtype, dtype=dtype)
+    return _norm(x, weight, eps, dtype)
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """Return silu(first half) * second half of the last dimension, in the dtype given.
+
+    Raises TypeError unless that is float32 or bfloat16.
+    """
+    _require_floats("silu_and_mul", gate_up=gate_up.dtype)
+    return _silu(gate_up)
+
+
+def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (-log softmax at the target (n), its gradient by the logits (n, V)).
+
+    Both are 0 where the target is IGNORED; the gradient takes the memory of `logits_nV`. Raises
+    TypeError unless that is float32 or bfloat16, and IndexError for any other target outside
+    0..V-1.
+    """
+    _require_floats("cross_entropy", logits_nV=logits_nV.dtype)
+    n, V = logits_nV.shape
+    wrong = target_n[((target_n < 0) & (target_n != IGNORED)) | (target_n >= V)]
+    if len(wrong):
+        raise IndexError(
+            f"cross_entropy: target {wrong[0].item()} must lie in 0..{V - 1}, the logits' columns, "
+            f"or be {IGNORED}, which is left out"
+        )
+    logits_nV, nats_n = logits_nV.contiguous(), torch.empty(n)
+    target, logits = target_n.contiguous().numpy(), rows(logits_nV)[0]
+    run(row_kernels.cross_entropy, n, n * V * SOFTMAX, V, logits, target, nats_n.numpy())
+    return nats_n, logits_nV
+
+
+def _require_floats(op: str, **given: torch.dtype) -> None:
+    for name, dtype in given.items():
+        if dtype not in FLOATS:
+            raise TypeError(f"{op}: {name} is {dtype}; torch.float32 and torch.bfloat16 will do")
+
+
+def _lanes(weight: Tensor) -> Any:
+    D = len(weight)
+    return array(F.pad(weight, [0, whole(D) - D]) if D % whole(1) else weight)
+
+
+@operator("hybrid::norm_cpu")
+def _norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    n, D = prod(x.shape[:-1]), x.shape[-1]
+    y = x.new_empty(x.shape, dtype=dtype)
+    run(row_kernels.norm_forward, n, n * D * NORM, D, eps, *rows(x), _lanes(weight), rows(y)[0])
+    return y
+
+
+@torch.library.register_fake("hybrid::norm_cpu")
+def _(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+@operator("hybrid::norm_cpu_backward")
+def _norm_backward(x: Tensor, weight: Tensor, eps: float, gy: Tensor) -> tuple[Tensor, Tensor]:
+    n, D = prod(x.shape[:-1]), x.shape[-1]
+    per_job = -(-n // JOBS)
+    jobs = -(-n // per_job)
+    gx, gweight = x.new_empty(x.shape), weight.new_empty(jobs, whole(D))
+    given = (*rows(x), _lanes(weight), *rows(gy), rows(gx)[0], gweight.numpy())
+    run(row_kernels.norm_backward, jobs, 2 * n * D * NORM, per_job, n, D, eps, *given)
+    return gx, added(gweight, 0)[:D].contiguous()
+
+
+@torch.library.register_fake("hybrid::norm_cpu_backward")
+def _(x: Tensor, weight: Tensor, eps: float, gy: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.eps = inputs[2]
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _norm_gradients(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    return (*_norm_backward(x, weight, ctx.eps, gy), None, None)
+
+
+torch.library.register_autograd("hybrid::norm_cpu", _norm_gradients, setup_context=_norm_keep)
+
+
+@operator("hybrid::silu_cpu")
+def _silu(gate_up: Tensor) -> Tensor:
+    *shape, double = gate_up.shape
+    n, width = prod(shape), double // 2
+    y = gate_up.new_empty(*shape, width)
+    run(row_kernels.silu_forward, n, n * width * SILU, width, *rows(gate_up), rows(y)[0])
+    return y
+
+
+@torch.library.register_fake("hybrid::silu_cpu")
+def _(gate_up: Tensor) -> Tensor:
+    return gate_up.new_empty(*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+
+
+@operator("hybrid::silu_cpu_backward")
+def _silu_backward(gate_up: Tensor, gy: Tensor) -> Tensor:
+    n, width = prod(gate_up.shape[:-1]), gate_up.shape[-1] // 2
+    gx = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+    given = (*rows(gate_up), *rows(gy), rows(gx)[0])
+    run(row_kernels.silu_backward, n, n * width * SILU, width, *given)
+    return gx
+
+
+@torch.library.register_fake("hybrid::silu_cpu_backward")
+def _(gate_up: Tensor, gy: Tensor) -> Tensor:
+    return gate_up.new_empty(gate_up.shape)
+
+
+def _silu_keep(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _silu_gradients(ctx: Any, gy: Tensor) -> Tensor:
+    return _silu_backward(*ctx.saved_tensors, gy)
+
+
+torch.library.register_autograd("hybrid::silu_cpu", _silu_gradients, setup_context=_silu_keep)

@@ -1,0 +1,72 @@
+"""Ops for which torch has kernels, on any device. Meaning: `hybrid/ops/reference.py`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybrid.ops.reference import IGNORED, visible
+
+STRIDE_BYTES = 16  # torch's grouped product wants every row of a matrix to start at a multiple
+
+
+def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -> Tensor:
+    """Return causal grouped-query attention, (B, T, H, P); scores are scaled by 1/sqrt(P).
+
+    Torch's kernel reads each key and value head once per group, and needs a mask only where a
+    window or a cache hides something that "causal from the first key" does not describe.
+    """
+    T, S = q_BTHP.shape[1], k_BSKP.shape[1]
+    open_window = window is None or window >= S
+    causal = open_window and 1 < T == S
+    all_seen = open_window and T == 1
+    mask_TS = None if causal or all_seen else visible(T, S, window, q_BTHP.device)
+    y_BHTP = F.scaled_dot_product_attention(
+        q_BTHP.transpose(1, 2),
+        k_BSKP.transpose(1, 2),
+        v_BSKP.transpose(1, 2),
+        attn_mask=mask_TS,
+        is_causal=causal,
+        enable_gqa=q_BTHP.shape[2] != k_BSKP.shape[2],
+    )
+    return y_BHTP.transpose(1, 2)
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """Return RMSNorm over the last dimension, in `dtype`."""
+    return F.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """Return silu(first half) * second half of the last dimension, in the dtype given."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def grouped(x_nD: Tensor, weight_XFD: Tensor, count_X: Tensor) -> Tensor:
+    """Return each row times the matrix of its group, (n, F), in one call and without waiting for
+    the counts.
+
+    Rows are filled up with zeros where torch's kernel wants wider ones.
+    """
+    F_out, D = weight_XFD.shape[1:]
+    wide_D, wide_F = (_whole(size, x_nD.dtype) for size in (D, F_out))
+    if (wide_D, wide_F) != (D, F_out):
+        x_nD = F.pad(x_nD, [0, wide_D - D])
+        weight_XFD = F.pad(weight_XFD, [0, wide_D - D, 0, wide_F - F_out])
+    ends_X = count_X.cumsum(0).to(torch.int32)
+    return F.grouped_mm(x_nD, weight_XFD.transpose(1, 2), offs=ends_X)[:, :F_out]
+
+
+def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (-log softmax at the target (n), its gradient by the logits (n, V))."""
+    log_nV = torch.log_softmax(logits_nV, dim=-1, dtype=torch.float32)
+    counted_n1 = (target_n != IGNORED)[:, None]
+    column_n1 = target_n[:, None].where(counted_n1, 0)
+    nats_n = -(log_nV.gather(1, column_n1) * counted_n1)[:, 0]
+    gradient_nV = log_nV.exp_().scatter_add_(1, column_n1, -torch.ones_like(nats_n)[:, None])
+    return nats_n, gradient_nV.mul_(counted_n1).to(logits_nV.dtype)
+
+
+def _whole(size: int, dtype: torch.dtype) -> int:
+    step = STRIDE_BYTES // dtype.itemsize
+    return -(-size // step) * step
