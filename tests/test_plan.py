@@ -190,14 +190,18 @@ def test_cost_is_a_sum_over_layers():
 # ---- what is shown -------------------------------------------------------------------------------
 
 
-def test_figure_2_is_reproduced_only_where_a_prompt_is_read_at_once():
-    """Cache alone gives several times the paper's ratios; working memory is what limits it."""
+def test_figure_2_is_near_only_where_a_prompt_is_read_at_once():
+    """Cache alone gives twelve times the paper's context; working memory is what limits it.
+
+    Even so neither ratio of the paper comes out: what it ran is not what our layers hold.
+    """
     alone, at_once = (report.figure_2_contexts(chunk) for chunk in (0, None))
     assert alone["jamba-v0.1"] > 10 * FIGURE_2_CONTEXT
     assert at_once["jamba-v0.1"] == pytest.approx(FIGURE_2_CONTEXT, rel=0.2)
     llama = at_once["jamba-v0.1"] / at_once["llama-2-70b"]
-    assert llama == pytest.approx(FIGURE_2_RATIOS["llama-2-70b"], rel=0.05)
-    assert at_once["jamba-v0.1"] < at_once["mixtral-8x7b"]  # the paper's 2x is not reproduced
+    mixtral = at_once["jamba-v0.1"] / at_once["mixtral-8x7b"]
+    assert 0.8 < llama / FIGURE_2_RATIOS["llama-2-70b"] < 0.95
+    assert 1 < mixtral < 0.7 * FIGURE_2_RATIOS["mixtral-8x7b"]
 
 
 def test_the_counts_show_no_difference():
