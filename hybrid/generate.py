@@ -1,6 +1,7 @@
-"""Text from a model: prefill reads a prompt, decode adds one token, sample repeats it.
+"""Text from a model: prefill reads a prompt, decode adds one token, sample goes on and on.
 
-All three are the model's one call at different lengths. The cache is a list of layer states.
+Prefill and decode are the model's one call at different lengths; the cache is a list of layer
+states. Whoever decodes many tokens prepares for it: `hybrid/steps.py`, as `sample` does.
 """
 
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hybrid import steps
 from hybrid.model import Cache, HybridLM
 
 CHUNK = 4096  # tokens of a prompt that are read in one pass
@@ -54,10 +56,11 @@ def sample(
         raise ValueError(f"sample: temperature={temperature} must be 0 or more")
     draws = torch.Generator(ids_BT.device).manual_seed(seed)
     logits_BV, cache = prefill(model, ids_BT, room=tokens)
+    taker = steps.prepare(model, cache)
     for _ in range(tokens):
         ids_B = _choose(logits_BV.float(), temperature, draws)
         yield ids_B
-        logits_BV, cache = decode(model, ids_B, cache)
+        logits_BV = taker.step(ids_B)
 
 
 def cache_bytes(cache: Cache) -> int:

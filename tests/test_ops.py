@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid.ops import ALL, CPU, REFERENCE, Ops
+from hybrid.ops import ALL, CPU, REFERENCE, Ops, native
 from hybrid.ops.cpu import conv as cpu_conv
 from hybrid.ops.cpu import rows as cpu_rows
 from hybrid.ops.cpu import run as cpu_run
@@ -344,6 +344,15 @@ def test_attend_agrees(ops: Ops, draw, H: int, K: int, T: int, S: int, window: i
     wanted = truth(under(REFERENCE.attend), inputs, pulls)
     # A query that sees one key has no gradient: the floor is for what rounding leaves there.
     assert_near(results(under(ops.attend), inputs, pulls), wanted, floor=1.0)
+
+
+@pytest.mark.parametrize("window", [None, 3, 6])
+@pytest.mark.parametrize(("T", "S"), [(9, 9), (4, 9)])
+def test_attend_in_pieces_agrees(draw, monkeypatch, T: int, S: int, window: int | None) -> None:
+    monkeypatch.setattr(native, "MASK_ELEMENTS", 20)
+    q, k, v = draw(2, T, 4, 8), draw(2, S, 2, 8), draw(2, S, 2, 8)
+    wanted = REFERENCE.attend(q.double(), k.double(), v.double(), window)
+    assert_near([native.attend(q, k, v, window)], [wanted])
 
 
 @pytest.mark.parametrize(("T", "S", "window"), [(9, 9, None), (1, 9, None), (4, 9, 3)])

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hybrid.ops.reference import IGNORED, visible
 
+MASK_ELEMENTS = 1 << 22  # of a mask made at once
 STRIDE_BYTES = 16  # torch's grouped product wants every row of a matrix to start at a multiple
 
 
@@ -13,13 +14,27 @@ def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -
     """Return causal grouped-query attention, (B, T, H, P); scores are scaled by 1/sqrt(P).
 
     Torch's kernel reads each key and value head once per group, and needs a mask only where a
-    window or a cache hides something that "causal from the first key" does not describe.
+    window or a cache hides something that "causal from the first key" does not describe. A mask is
+    made for a piece of the queries at a time: for a whole chunk of a long prompt it would be larger
+    than all else.
     """
     T, S = q_BTHP.shape[1], k_BSKP.shape[1]
-    open_window = window is None or window >= S
-    causal = open_window and 1 < T == S
-    all_seen = open_window and T == 1
-    mask_TS = None if causal or all_seen else visible(T, S, window, q_BTHP.device)
+    unbounded = window is None or window >= S
+    if unbounded and T in (1, S):
+        return _attend(q_BTHP, k_BSKP, v_BSKP, None, causal=T > 1)
+    piece, ys = max(1, MASK_ELEMENTS // S), []
+    for t in range(0, T, piece):
+        stop = min(t + piece, T)
+        low = 0 if window is None else max(0, S - T + t + 1 - window)
+        keys = slice(low, S - T + stop)
+        mask_TS = visible(stop - t, S - T + stop - low, window, q_BTHP.device)
+        ys.append(_attend(q_BTHP[:, t:stop], k_BSKP[:, keys], v_BSKP[:, keys], mask_TS))
+    return ys[0] if len(ys) == 1 else torch.cat(ys, dim=1)
+
+
+def _attend(
+    q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, mask_TS: Tensor | None, causal: bool = False
+) -> Tensor:
     y_BHTP = F.scaled_dot_product_attention(
         q_BTHP.transpose(1, 2),
         k_BSKP.transpose(1, 2),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid import generate
+from hybrid import generate, steps
 from hybrid.model import HybridLM
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
@@ -89,10 +89,10 @@ def speed(model: HybridLM, context: int, precision: Precision) -> Speed:
             logits_BV, cache = generate.prefill(model, ids_BT)
             prefills.append(_now(device) - start)
         held = generate.cache_bytes(cache)
-        decodes = []
+        decodes, taker = [], steps.prepare(model, cache)
         for _ in range(DECODE_WARMUP + DECODE_STEPS):
             start = _now(device)
-            logits_BV, cache = generate.decode(model, logits_BV.argmax(dim=-1), cache)
+            logits_BV = taker.step(logits_BV.argmax(dim=-1))
             decodes.append(_now(device) - start)
     return Speed(
         prefill_tokens_per_s=context / median(prefills),

@@ -1,0 +1,237 @@
+"""One more token, again and again: the step of decoding, prepared once for a model and a cache.
+
+`Steps` is whoever can take a step; `prepare` chooses. `EagerSteps` runs the model as ever.
+`CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel of
+`hybrid/ops/cpu/step_kernels.py`, for few sequences and small layers on a CPU, where calling the
+ordinary operations takes longer than what they compute. The tests hold one against the other.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybrid import layers
+from hybrid.layers.keys_values import PAGE, KeysValues
+from hybrid.layers.mamba import MambaState, ShortConv
+from hybrid.layers.precision import product_dtype
+from hybrid.model import Cache, HybridLM
+from hybrid.ops import CPU
+from hybrid.ops.cpu import step_kernels as kernels
+from hybrid.ops.cpu.lane_math import LOG2_E
+from hybrid.ops.cpu.lanes import LANES
+from hybrid.ops.cpu.run import flat, run, whole
+
+FEW = 4  # sequences; for more, torch's products read a matrix once for all of them
+SMALL = 1 << 22  # parameters of a layer; in larger ones torch's second thread pays
+
+Part = Callable[[Any, int], None]  # (the residual stream (B, D), tokens seen), which it adds to
+
+
+class Steps(Protocol):
+    """Something that takes one token of each sequence and returns logits for the next."""
+
+    def step(self, ids_B: Tensor) -> Tensor:
+        """Return the logits (B, V) after one more token of each sequence."""
+
+
+def prepare(model: HybridLM, cache: Cache) -> Steps:
+    """Return the fastest steps for a model that goes on from `cache`, which stays as it is."""
+    batch = next((len(t) for state in cache if state for t in state.tensors()), 1)
+    largest = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
+    fits = batch <= FEW and largest <= SMALL and model.spec.width % 2 == 0
+    if model.ops is CPU and fits and model.embed.weight.is_cpu:
+        return CpuSteps(model, cache, batch)
+    return EagerSteps(model, cache)
+
+
+class EagerSteps:
+    """The model's own call, one token long."""
+
+    def __init__(self, model: HybridLM, cache: Cache):
+        self.model, self.cache = model, cache
+
+    @torch.inference_mode()
+    def step(self, ids_B: Tensor) -> Tensor:
+        output = self.model(ids_B[:, None], self.cache)
+        self.cache = output.cache
+        return output.logits_BTV[:, -1]
+
+
+class CpuSteps:
+    """One kernel a sub-layer, weights kept in the precision of matrix products."""
+
+    @torch.inference_mode()
+    def __init__(self, model: HybridLM, cache: Cache, batch: int):
+        embed = model.embed.weight
+        dtype = product_dtype(embed)
+        self.embed, self.seen = embed.detach(), _seen(cache)
+        self.parts: list[Part] = []
+        blocks: Any = model.blocks
+        for block, state in zip(blocks, cache, strict=True):
+            mixing = block.mixing
+            self.parts.append(
+                MIXERS[type(mixing.mixer)](mixing.mixer, mixing.norm, state, batch, dtype)
+            )
+            feed_forward = getattr(block.feeding, "feed_forward", None)
+            if feed_forward is not None:
+                prepare_feeding = FEED_FORWARDS[type(feed_forward)]
+                self.parts.append(prepare_feeding(feed_forward, block.feeding.norm, dtype))
+        self.norm, self.head = _norm(model.norm), _matrix(model.head.weight, dtype)
+        self.eps = model.spec.norm_eps
+
+    @torch.inference_mode()
+    def step(self, ids_B: Tensor) -> Tensor:
+        x = self.embed[ids_B].float().numpy()
+        for part in self.parts:
+            part(x, self.seen)
+        self.seen += 1
+        logits = np.empty((len(x), len(self.head)), np.float32)
+        kernels.head_step(x, self.norm, self.eps, self.head, logits)
+        return torch.from_numpy(logits)
+
+
+def _attention(
+    mixer: layers.Attention, norm: Any, state: KeysValues | None, batch: int, dtype: torch.dtype
+) -> Part:
+    H, K, P = mixer.config.heads, mixer.config.kv_heads, mixer.head_width
+    window, rope = mixer.config.window, mixer.config.positions
+    theta = 0.0 if rope is None else float(rope.theta)
+    begin = (_norm(norm), norm.eps, _matrix(mixer.qkv.weight, dtype), H, P)
+    out = _matrix(mixer.out.weight, dtype)
+    q, y = (np.zeros((batch, whole(H * P)), np.float32) for _ in range(2))
+    state = mixer.start(0) if state is None else state
+    kept, empty = state.kept, torch.zeros(batch, 0, K, P, dtype=dtype)
+    memory = [_pages(empty if m is None else m.x_BCKP[:, :kept]) for m in (state.k, state.v)]
+
+    def part(x: Any, seen: int) -> None:
+        nonlocal kept, memory
+        if kept == memory[0].shape[1]:
+            memory, kept = _turned_over(memory, kept, window)
+        kernels.attention_begin(x, *begin, seen, theta, *memory, kept, q)
+        kept += 1
+        low = 0 if window is None else max(0, kept - window)
+        work = 2 * batch * H * P * (kept - low)
+        run(kernels.attend_heads, batch * H, work, H, P, q, *memory, low, kept, y)
+        kernels.attention_end(x, out, y)
+
+    return part
+
+
+def _pages(kept_BSKP: Tensor) -> Any:
+    """Return keys or values in memory of their own, with room for a page more."""
+    B, _, K, P = kept_BSKP.shape
+    return _array(torch.cat([kept_BSKP, kept_BSKP.new_empty(B, PAGE, K, P)], dim=1))
+
+
+def _turned_over(memory: list[Any], kept: int, window: int | None) -> tuple[list[Any], int]:
+    """Return larger memory with what may still be looked at, and how many tokens that is."""
+    left = kept if window is None else min(kept, window)
+    pages = [
+        np.concatenate([x[:, kept - left : kept], np.empty_like(x[:, :1]).repeat(PAGE, 1)], axis=1)
+        for x in memory
+    ]
+    return pages, left
+
+
+def _mamba(
+    mixer: layers.Mamba, norm: Any, state: MambaState | None, batch: int, dtype: torch.dtype
+) -> Part:
+    E, N = mixer.a_log_EN.shape
+    conv_EW, conv_bias_E = torch.ones(E, 1), torch.zeros(E)
+    short = mixer.short
+    if isinstance(short, ShortConv):
+        conv_EW, conv_bias_E = short.weight_EW, short.bias_E
+    L = conv_EW.shape[1] - 1
+    tail_BLE = torch.zeros(batch, L, E) if state is None else state.tail_BLE
+    h_BEN = torch.zeros(batch, E, N) if state is None else state.h_BEN
+    inner: tuple[Any, ...] = (
+        (mixer.dt_norm, mixer.b_norm, mixer.c_norm) if mixer.config.inner_norm else ()
+    )
+    weights = (
+        _norm(norm),
+        norm.eps,
+        _matrix(mixer.in_proj.weight, dtype),
+        _lanes(conv_EW.t()),
+        _lanes(conv_bias_E),
+        _matrix(mixer.x_proj.weight, dtype),
+        np.concatenate([np.zeros(0, np.float32), *(x.weight.detach().numpy() for x in inner)]),
+        _matrix(mixer.dt_proj.weight, dtype),
+        _lanes(mixer.dt_bias_E),
+        _blocks((-torch.exp(mixer.a_log_EN) * float(LOG2_E))[None])[0],
+        _lanes(mixer.d_E),
+        _matrix(mixer.out_proj.weight, dtype),
+        _lanes(tail_BLE).copy(),
+        _blocks(h_BEN).copy(),
+    )
+
+    def part(x: Any, _seen: int) -> None:
+        kernels.mamba_step(x, *weights)
+
+    return part
+
+
+def _mlp(feed_forward: layers.MLP, norm: Any, dtype: torch.dtype) -> Part:
+    gate_up, down = feed_forward.gate_up.weight, feed_forward.down.weight
+    weights = (_norm(norm), norm.eps, _matrix(gate_up, dtype), _matrix(down, dtype))
+
+    def part(x: Any, _seen: int) -> None:
+        kernels.mlp_step(x, *weights)
+
+    return part
+
+
+def _moe(feed_forward: layers.MoE, norm: Any, dtype: torch.dtype) -> Part:
+    config = feed_forward.config
+    weights = (
+        _norm(norm),
+        norm.eps,
+        _matrix(feed_forward.router_XD, torch.float32),
+        _matrix(feed_forward.gate_up_XFD.flatten(0, 1), dtype),
+        _matrix(feed_forward.down_XDF.flatten(0, 1), dtype),
+    )
+
+    def part(x: Any, _seen: int) -> None:
+        kernels.moe_step(x, *weights, config.top_k, config.renormalise)
+
+    return part
+
+
+MIXERS: dict[type, Callable[..., Part]] = {layers.Attention: _attention, layers.Mamba: _mamba}
+FEED_FORWARDS: dict[type, Callable[..., Part]] = {layers.MLP: _mlp, layers.MoE: _moe}
+
+
+def _seen(cache: Cache) -> int:
+    return max((s.seen for s in cache if isinstance(s, KeysValues)), default=0)
+
+
+def _array(x: Tensor) -> Any:
+    """Return a contiguous array, bfloat16 seen as int16."""
+    x = x.detach().contiguous()
+    return flat(x).reshape(x.shape)
+
+
+def _lanes(x: Tensor) -> Any:
+    """Return a float32 array whose last extent is filled up to whole lanes with zeros."""
+    short = whole(x.shape[-1]) - x.shape[-1]
+    return _array(torch.nn.functional.pad(x.detach().float(), [0, short]))
+
+
+def _norm(module: Any) -> Any:
+    return _lanes(module.weight)
+
+
+def _matrix(weight: Tensor, dtype: torch.dtype) -> Any:
+    """Return a matrix in `dtype`, its rows filled up to whole lanes; its own memory if it fits."""
+    short = whole(weight.shape[1]) - weight.shape[1]
+    weight = weight.detach().to(dtype)
+    return _array(torch.nn.functional.pad(weight, [0, short]) if short else weight)
+
+
+def _blocks(x_BEN: Tensor) -> Any:
+    """Return (B, blocks, N, lanes), channels filled up with zeros."""
+    B, E, N = x_BEN.shape
+    filled = torch.nn.functional.pad(x_BEN.detach().float(), [0, 0, 0, whole(E) - E])
+    return _array(filled.view(B, -1, LANES, N).transpose(2, 3))

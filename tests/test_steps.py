@@ -1,0 +1,66 @@
+"""Prepared steps of decoding against the model's own, for every kind of layer."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hybrid import generate, steps
+from hybrid.model import build
+from hybrid.ops import CPU, REFERENCE
+from tests.models import SPECS, VOCAB
+
+PROMPT, MORE = 7, 9
+
+
+def ids(batch: int, tokens: int) -> Tensor:
+    draws = torch.Generator().manual_seed(3)
+    return torch.randint(VOCAB, (batch, tokens), generator=draws)
+
+
+def logits_of(taker: steps.Steps, ids_BT: Tensor) -> Tensor:
+    return torch.stack([taker.step(ids_B) for ids_B in ids_BT.unbind(1)], dim=1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", SPECS)
+def test_steps_continue_a_prompt_as_the_model_does(name: str, batch: int) -> None:
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(batch, PROMPT + MORE)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, PROMPT:]
+    _, cache = generate.prefill(model, ids_BT[:, :PROMPT])
+    taker = steps.prepare(model, cache)
+    assert isinstance(taker, steps.CpuSteps)
+    for _ in range(2):  # the cache it started from is as it was
+        found = logits_of(steps.prepare(model, cache), ids_BT[:, PROMPT:])
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    eager = logits_of(steps.EagerSteps(model, cache), ids_BT[:, PROMPT:])
+    torch.testing.assert_close(eager, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mixer-attention_rope", "mixer-attention_window_rope", "hybrid"])
+def test_steps_outlast_a_page(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PAGE", 4)
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(1, 40)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, 1:]
+    _, cache = generate.prefill(model, ids_BT[:, :1])
+    found = logits_of(steps.prepare(model, cache), ids_BT[:, 1:])
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_steps_in_bfloat16_are_near(name: str) -> None:
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(1, PROMPT + MORE)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, PROMPT:]
+    with torch.autocast("cpu", torch.bfloat16):
+        _, cache = generate.prefill(model, ids_BT[:, :PROMPT])
+        found = logits_of(steps.prepare(model, cache), ids_BT[:, PROMPT:])
+    torch.testing.assert_close(found, whole, rtol=0.1, atol=0.05 * whole.abs().max().item())
+
+
+def test_other_ops_and_large_batches_take_the_models_own_steps() -> None:
+    spec = SPECS["hybrid"]
+    for model, batch in ((build(spec, ops=REFERENCE), 1), (build(spec, ops=CPU), steps.FEW + 1)):
+        _, cache = generate.prefill(model, ids(batch, PROMPT))
+        assert isinstance(steps.prepare(model, cache), steps.EagerSteps)
