@@ -18,9 +18,13 @@ SIDE = {"cpu": 1536, "cuda": 8192}  # of the matrices
 REPEATS = 5
 
 
-def this_machine() -> Device:
-    """Return the CUDA device if torch sees one, else the CPU, with rates measured now."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+def this_machine(kind: str | None = None) -> Device:
+    """Return the device of that kind, "cpu" or "cuda", with rates measured now.
+
+    None takes CUDA if torch sees it, else the CPU.
+    """
+    if kind is None:
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
     return Device(
         name="this",
         memory_bytes=_memory(kind),

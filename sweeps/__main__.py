@@ -1,4 +1,4 @@
-"""The command line: python -m sweeps run|list|table|plot|export|import|docs."""
+"""The command line: python -m sweeps run|list|table|plot|export|import|bench|profile|docs."""
 
 import sys
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sweeps import catalog, docs, exchange, figures, results, table
+from sweeps.bench import cli as bench_cli
 from sweeps.execute import execute
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
 from sweeps.trial.recipe import Recipe
@@ -133,6 +134,10 @@ def import_folder(
     recipe = Recipe(steps=1, batch=4, tokens=tokens, lr=1.0, valid_tokens=16_384)
     imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
     console.print(exchange.describe(imported), highlight=False)
+
+
+app.command(name="bench")(plain_errors(bench_cli.bench))
+app.command(name="profile")(plain_errors(bench_cli.profile_step))
 
 
 @app.command(name="docs")

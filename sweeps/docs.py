@@ -7,10 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from sweeps import catalog, measured_laws, results, table
-from sweeps.trial.record import SCHEMA, Record
+from sweeps.bench import page as speed
+from sweeps.bench.profile import PartRow
+from sweeps.bench.record import Row
+from sweeps.trial.record import Record, schema_of
 
 COLUMNS = Path("docs/results.md")
 LAWS = Path("docs/laws.md")
+SPEED = Path("docs/speed.md")
 README = Path("README.md")
 BEGIN, END = "<!-- begin ratio table -->", "<!-- end ratio table -->"
 
@@ -19,7 +23,21 @@ HEAD = """# Columns of the records
 One row is one trial. Made by `python -m sweeps docs` from `sweeps/trial/record.py`; do not edit.
 Null means not measured. `sweeps.results.load` turns a map into one column for each key, such as
 `decode_ms.1024`.
+"""
+HEADS = {
+    Record: "",
+    Row: """
+## Benchmark
 
+One row is one contender in one phase; one file in `bench/` is one run of `python -m sweeps bench`.
+""",
+    PartRow: """
+## Profile
+
+One row is one part of a training step; a file `bench/profile-*` is one `python -m sweeps profile`.
+""",
+}
+TABLE_HEAD = """
 | column | type | unit | meaning |
 |---|---|---|---|
 """
@@ -31,18 +49,23 @@ def pages(root: Path) -> dict[Path, str]:
     return {
         COLUMNS: columns(),
         LAWS: measured_laws.page(root / results.PUBLISHED),
+        SPEED: speed.page(root / results.PUBLISHED),
         README: between(readme, ratio_table(root)),
     }
 
 
 def columns() -> str:
-    """Return the data dictionary: one table row for each field of Record."""
-    rows = [
-        f"| `{f.name}` | {SCHEMA.field(f.name).type} | {f.metadata['unit'] or '-'} "
-        f"| {f.metadata['meaning']} |"
-        for f in fields(Record)
-    ]
-    return HEAD + "\n".join(rows) + "\n"
+    """Return the data dictionary: a table for each kind of record, a row for each field."""
+    return HEAD + "".join(head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+
+
+def _fields(kind: type) -> str:
+    types = schema_of(kind)
+    return "".join(
+        f"| `{f.name}` | {types.field(f.name).type} | {f.metadata['unit'] or '-'} "
+        f"| {f.metadata['meaning']} |\n"
+        for f in fields(kind)
+    )
 
 
 def ratio_table(root: Path) -> str:

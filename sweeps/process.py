@@ -43,7 +43,7 @@ def run_in_process(
     A process that dies gives a record with the outcome `crashed`. An exception raised here while
     waiting (KeyboardInterrupt) ends the process first, and then leaves no record.
     """
-    context = _context()
+    context = process_context()
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_trial, args=(theirs, point, label, device, folder, keep_weights), daemon=True
@@ -63,7 +63,7 @@ def run_in_process(
 
 def warm_up(device: torch.device) -> None:
     """Compile kernels into their cache on disk, in a process that ends."""
-    process = _context().Process(target=_touch_kernels, args=(device,), daemon=True)
+    process = process_context().Process(target=_touch_kernels, args=(device,), daemon=True)
     process.start()
     try:
         process.join()
@@ -85,7 +85,8 @@ def _touch_kernels(device: torch.device) -> None:
         model(ids_BT)
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
+def process_context() -> multiprocessing.context.ForkServerContext:
+    """Return what forks processes from a server that has torch and this module loaded."""
     # Has an effect only before torch is loaded, hence here and not in the trial.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     context = multiprocessing.get_context("forkserver")

@@ -141,10 +141,8 @@ def write(record: Record, curve: Sequence[Step], folder: Path) -> Path:
     """
     path = path_of(record, folder)
     rows = [{"run_id": record.run_id, "attempt": record.attempt, **asdict(x)} for x in curve]
-    _write_new(
-        pa.Table.from_pylist(rows, CURVE_SCHEMA), folder / "curves" / path.name, replace=True
-    )
-    _write_new(pa.Table.from_pylist([asdict(record)], SCHEMA), path, replace=False)
+    write_new(pa.Table.from_pylist(rows, CURVE_SCHEMA), folder / "curves" / path.name, replace=True)
+    write_new(pa.Table.from_pylist([asdict(record)], SCHEMA), path, replace=False)
     return path
 
 
@@ -214,7 +212,7 @@ def _from_row(row: dict[str, Any]) -> Record:
     return Record(**plain)
 
 
-def _write_new(table: pa.Table, path: Path, replace: bool) -> None:
+def write_new(table: pa.Table, path: Path, replace: bool) -> None:
     """Write `table` so that `path` is there whole or not at all, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
