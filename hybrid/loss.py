@@ -20,10 +20,10 @@ def next_token_nats(x_nD: Tensor, weight_VD: Tensor, target_n: Tensor, ops: Ops)
     The mean is over the targets that are not IGNORED; without any it is NaN, as torch's.
     Products are taken in the dtype of `x_nD`; gradients are added up in float32.
     """
-    return _Nats.apply(x_nD, weight_VD, target_n, ops)
+    return _NextTokenLoss.apply(x_nD, weight_VD, target_n, ops)
 
 
-class _Nats(torch.autograd.Function):
+class _NextTokenLoss(torch.autograd.Function):
     """Its gradients are made in the forward pass and given away, so it goes backward once: torch
     refuses a second time, since what was saved has been changed in place.
     """

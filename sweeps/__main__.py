@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hybrid import ops as backends
 from sweeps import catalog, docs, exchange, figures, results, table
 from sweeps.bench import cli as bench_cli
 from sweeps.execute import execute
@@ -57,6 +58,7 @@ def run(
     name: Name,
     scale: Scale = "cpu",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    ops: Annotated[str, typer.Option(help=f"auto, {', '.join(backends.NAMES)}")] = "auto",
     results_folder: Results = results.LOCAL,
     storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
     keep_weights: Annotated[bool, typer.Option(help="keep what was trained, to export")] = False,
@@ -72,6 +74,7 @@ def run(
         source=source,
         folder=results_folder / f"{name}{suffix}",
         device=device,
+        ops=ops,
         storage=storage,
         keep_weights=keep_weights,
         console=console,

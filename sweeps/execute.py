@@ -25,6 +25,7 @@ def execute(
     source: Source,
     folder: Path,
     device: str,
+    ops: str,
     storage: str,
     keep_weights: bool,
     console: Console,
@@ -32,10 +33,10 @@ def execute(
     """Run what is left of `sweep` at `scale` into `folder`, then print its table and draw it.
 
     `storage` "" is an SQLite file in `folder`. Ctrl-C leaves every finished trial recorded, and the
-    same call goes on from there. Raises ValueError for an unknown scale or device.
+    same call goes on from there. Raises ValueError for an unknown scale, device or ops.
     """
-    points = points_by_run_id(sweep, scale, source, device)
-    _prepare(list(points.values()), device, console)
+    points = points_by_run_id(sweep, scale, source, device, ops)
+    _prepare(list(points.values()), device, ops, console)
     attempts = study.by_run(records.read(folder))
     done = sum(not study.is_open(attempts[run_id]) for run_id in points)
     with SweepProgress(console, len(points), done) as progress:
@@ -47,6 +48,7 @@ def execute(
             sweep=sweep.name,
             scale=scale,
             device=device,
+            ops=ops,
             folder=folder,
             keep_weights=keep_weights,
         )
@@ -58,12 +60,14 @@ def execute(
     report(sweep, scale, folder, list(points), console)
 
 
-def points_by_run_id(sweep: Sweep, scale: str, source: Source, device: str) -> dict[str, Point]:
+def points_by_run_id(
+    sweep: Sweep, scale: str, source: Source, device: str, ops: str = "auto"
+) -> dict[str, Point]:
     """Return the design's points by the name that their records have."""
     found = {}
     for point in sweep.points(scale, source):
         label = Label(sweep=sweep.name, scale=scale, arm=point.arm)
-        found[run_id(point.spec, point.recipe, label=label, device=device)] = point
+        found[run_id(point.spec, point.recipe, label=label, device=device, ops=ops)] = point
     return found
 
 
@@ -80,7 +84,7 @@ def report(sweep: Sweep, scale: str, folder: Path, run_ids: list[str], console: 
     console.print(f"records: {folder}; in Python: sweeps.results.load({folder.name!r})")
 
 
-def _prepare(points: list[Point], device: str, console: Console) -> None:
+def _prepare(points: list[Point], device: str, ops: str, console: Console) -> None:
     """Do once, before any trial is timed, what the first would pay for: text and kernels."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (about a minute the first time)")
@@ -88,4 +92,4 @@ def _prepare(points: list[Point], device: str, console: Console) -> None:
         tokens = open_tokens(source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
-    process.warm_up(choose_device(device))
+    process.warm_up(choose_device(device), ops)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from hybrid import ops as backends
 from hybrid.model import HybridLM, build
 from hybrid.spec import Attention, Layer, Mamba, ModelSpec
 from sweeps.sweep import Point
@@ -34,6 +35,7 @@ def run_in_process(
     point: Point,
     label: Label,
     device: str,
+    ops: str,
     folder: Path,
     watch: Callable[[Step], None],
     keep_weights: bool = False,
@@ -46,7 +48,7 @@ def run_in_process(
     context = process_context()
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_trial, args=(theirs, point, label, device, folder, keep_weights), daemon=True
+        target=_trial, args=(theirs, point, label, device, ops, folder, keep_weights), daemon=True
     )
     process.start()
     theirs.close()
@@ -58,12 +60,13 @@ def run_in_process(
         _end(process)
     if path is not None:
         return records.read_one(path)
-    return _crashed(point, label, device, folder, curve, process.exitcode)
+    known = not_run(point.spec, point.recipe, label=label, device=device, ops=ops)
+    return _crashed(known, folder, curve, process.exitcode)
 
 
-def warm_up(device: torch.device) -> None:
+def warm_up(device: torch.device, ops: str) -> None:
     """Compile kernels into their cache on disk, in a process that ends."""
-    process = process_context().Process(target=_touch_kernels, args=(device,), daemon=True)
+    process = process_context().Process(target=_touch_kernels, args=(device, ops), daemon=True)
     process.start()
     try:
         process.join()
@@ -73,12 +76,13 @@ def warm_up(device: torch.device) -> None:
         raise RuntimeError(f"warming up on {device} failed with exit code {process.exitcode}")
 
 
-def _touch_kernels(device: torch.device) -> None:
+def _touch_kernels(device: torch.device, ops: str) -> None:
     layers = (
         Layer(mixer=Mamba(), feed_forward=None),
         Layer(mixer=Attention(heads=1, kv_heads=1), feed_forward=None),
     )
-    model = build(ModelSpec(vocab=8, width=16, layers=layers), device=device)
+    spec = ModelSpec(vocab=8, width=16, layers=layers)
+    model = build(spec, ops=backends.find(ops, device), device=device)
     ids_BT = torch.zeros(2, 32, dtype=torch.long, device=device)
     model(ids_BT).logits_BTV.sum().backward()
     with torch.inference_mode():
@@ -95,7 +99,13 @@ def process_context() -> multiprocessing.context.ForkServerContext:
 
 
 def _trial(
-    pipe: Connection, point: Point, label: Label, device: str, folder: Path, keep_weights: bool
+    pipe: Connection,
+    point: Point,
+    label: Label,
+    device: str,
+    ops: str,
+    folder: Path,
+    keep_weights: bool,
 ) -> None:
     """Run, write and report: what happens in the new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
@@ -111,10 +121,12 @@ def _trial(
 
     def keep(model: HybridLM) -> None:
         if keep_weights:
-            known = not_run(point.spec, point.recipe, label=label, device=device)
+            known = not_run(point.spec, point.recipe, label=label, device=device, ops=ops)
             weights.save(model, weights.path_of(known, folder))
 
-    record = run(point.spec, point.recipe, label=label, device=device, watch=watch, keep=keep)
+    record = run(
+        point.spec, point.recipe, label=label, device=device, ops=ops, watch=watch, keep=keep
+    )
     try:
         pipe.send(records.write(record, curve, folder))
     except FileExistsError:  # another worker was quicker, and its record stands
@@ -143,20 +155,13 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _crashed(
-    point: Point,
-    label: Label,
-    device: str,
-    folder: Path,
-    curve: list[Step],
-    exitcode: int | None,
-) -> Record:
+def _crashed(known: Record, folder: Path, curve: list[Step], exitcode: int | None) -> Record:
     how = f"exit code {exitcode}"
     if exitcode is not None and exitcode < 0:
         how = f"signal {signal.Signals(-exitcode).name}"
     after = f"after step {curve[-1].step}" if curve else "before the first step"
     record = replace(
-        not_run(point.spec, point.recipe, label=label, device=device),
+        known,
         outcome=Outcome.CRASHED,
         error=f"the trial's process ended with {how}, {after}",
         wall_s=sum(step.seconds for step in curve),

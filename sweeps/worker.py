@@ -49,6 +49,7 @@ class Worker:
     sweep: str
     scale: str
     device: str
+    ops: str
     folder: Path  # of the sweep's records
     keep_weights: bool = False
 
@@ -84,7 +85,7 @@ class Worker:
             attempt=len(attempts),
         )
         record = run_in_process(
-            point, label, self.device, self.folder, watcher.step, self.keep_weights
+            point, label, self.device, self.ops, self.folder, watcher.step, self.keep_weights
         )
         watcher.ended(record)
         if record.outcome is not Outcome.COMPLETE:

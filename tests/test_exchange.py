@@ -49,7 +49,9 @@ def trained(source, tmp_path) -> tuple[Record, Recipe, Path]:
     point = Point(arm="1:3", seed=0, spec=SPEC, recipe=recipe)
     folder = tmp_path / "results"
     label = Label(sweep="tiny", scale="smoke", arm="1:3")
-    record = run_in_process(point, label, "cpu", folder / "tiny", lambda s: None, keep_weights=True)
+    record = run_in_process(
+        point, label, "cpu", "auto", folder / "tiny", lambda s: None, keep_weights=True
+    )
     return record, recipe, folder
 
 

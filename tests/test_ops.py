@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid.ops import ALL, CPU, REFERENCE, Ops, native
+from hybrid.ops import ALL, CPU, REFERENCE, Ops, find, names_for, native
 from hybrid.ops.cpu import conv as cpu_conv
 from hybrid.ops.cpu import rows as cpu_rows
 from hybrid.ops.cpu import run as cpu_run
@@ -477,3 +477,26 @@ def test_an_empty_sequence_is_refused(draw, op: str, name: str) -> None:
     given[name] = given[name][:, :0]
     with pytest.raises(ValueError, match=rf"{op}: {name} has shape \(2, 0, 16\).*at least 1"):
         getattr(CPU, op)(**given)
+
+
+# ---- choosing ------------------------------------------------------------------------------------
+
+HERE, GPU_THERE = torch.device("cpu"), torch.device("cuda")
+
+
+def test_auto_on_the_cpu_is_its_kernels() -> None:
+    assert find("auto", HERE) is CPU
+    assert names_for(HERE) == tuple(ALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "message"),
+    [
+        ("cup", HERE, "ops='cup' must be auto or one of reference, torch, cpu, mamba-ssm, triton"),
+        ("triton", HERE, "ops='triton' runs on cuda, not on cpu"),
+        ("cpu", GPU_THERE, "ops='cpu' runs on cpu, not on cuda"),
+    ],
+)
+def test_ops_that_cannot_run_are_refused(name: str, device: torch.device, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find(name, device)

@@ -79,7 +79,13 @@ def worker(folder: Path, source: TextFile) -> Worker:
     points = points_by_run_id(TINY, "smoke", source, "cpu")
     opened = study.open_study(study.study_name("tiny", "smoke", points), study.sqlite_url(folder))
     return Worker(
-        study=opened, points=points, sweep="tiny", scale="smoke", device="cpu", folder=folder
+        study=opened,
+        points=points,
+        sweep="tiny",
+        scale="smoke",
+        device="cpu",
+        ops="auto",
+        folder=folder,
     )
 
 
@@ -123,7 +129,9 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
 def test_weights_are_kept_when_asked_for(tmp_path, source):
     (point,) = TINY.points("smoke", source)[:1]
     label = Label(sweep="tiny", scale="smoke", arm="h")
-    record = run_in_process(point, label, "cpu", tmp_path, lambda step: None, keep_weights=True)
+    record = run_in_process(
+        point, label, "cpu", "auto", tmp_path, lambda step: None, keep_weights=True
+    )
     model = weights.load(point.spec, weights.path_of(record, tmp_path))
     tokens = open_tokens(source, point.spec.vocab)
     loss = held_out_loss(model, tokens, "tale", point.recipe, Precision(record.precision))
@@ -140,7 +148,7 @@ def test_a_process_that_dies_is_a_record(tmp_path, source):
 
     (point,) = TINY.points("smoke", source)[:1]
     label = Label(sweep="tiny", scale="smoke", arm="h")
-    record = run_in_process(point, label, "cpu", tmp_path, kill_children)
+    record = run_in_process(point, label, "cpu", "auto", tmp_path, kill_children)
     assert record.outcome is Outcome.CRASHED
     assert "signal SIGKILL, after step" in record.error
     assert records.read(tmp_path) == [record]
@@ -156,7 +164,13 @@ def test_a_failure_is_tried_twice_and_then_left(tmp_path, source):
     points = points_by_run_id(TINY, "smoke", lost, "cpu")
     opened = study.open_study("lost", study.sqlite_url(tmp_path))
     made = Worker(
-        study=opened, points=points, sweep="tiny", scale="smoke", device="cpu", folder=tmp_path
+        study=opened,
+        points=points,
+        sweep="tiny",
+        scale="smoke",
+        device="cpu",
+        ops="auto",
+        folder=tmp_path,
     )
     made.work(notes)
     assert [r.outcome for r in notes.records] == [Outcome.FAILED] * 8

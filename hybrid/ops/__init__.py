@@ -5,7 +5,8 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Ops:
     """
 
     name: str
+    devices: tuple[str, ...] = ("cpu", "cuda")
     attend: Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
     conv: Callable[[Tensor, Tensor, Tensor, Tensor | None], Pair]
     scan: Callable[..., Pair]
@@ -55,6 +57,7 @@ TORCH = Ops(
 )
 CPU = Ops(
     name="cpu",
+    devices=("cpu",),
     attend=native.attend,
     conv=conv.conv,
     scan=scan.scan,
@@ -63,9 +66,68 @@ CPU = Ops(
     grouped=native.grouped,
     cross_entropy=rows.cross_entropy,
 )
-ALL = {ops.name: ops for ops in (REFERENCE, TORCH, CPU)}
+ALL = {ops.name: ops for ops in (REFERENCE, TORCH, CPU)}  # those that need nothing but torch
+
+
+def _triton() -> Ops:
+    from hybrid.ops import triton
+
+    return replace(TORCH, name="triton", devices=("cuda",), conv=triton.conv, scan=triton.scan)
+
+
+def _mamba_ssm() -> Ops:
+    from hybrid.ops import cuda
+
+    cuda.kernels()
+    return replace(TORCH, name="mamba-ssm", devices=("cuda",), conv=cuda.conv, scan=cuda.scan)
+
+
+def _mamba_ssm_flash() -> Ops:
+    from hybrid.ops import cuda
+
+    cuda.flash()
+    return replace(_mamba_ssm(), name="mamba-ssm+flash-attn", attend=cuda.attend)
+
+
+# Those for a GPU are imported when they are asked for. The last takes no fp32, so it is never auto.
+GPU: dict[str, Callable[[], Ops]] = {
+    "mamba-ssm": _mamba_ssm,
+    "triton": _triton,
+    "mamba-ssm+flash-attn": _mamba_ssm_flash,
+}
+NAMES = (*ALL, *GPU)
+
+
+def find(name: str, device: torch.device) -> Ops:
+    """Return the implementation of that name for a device; "auto" is the best that is installed.
+
+    Raises ValueError for a name that does not exist or a device it does not run on, and
+    ImportError, with the commands that install it, for one that is not there: nothing else takes
+    its place.
+    """
+    if name == "auto":
+        return best_for(device)
+    if name not in NAMES:
+        raise ValueError(f"ops={name!r} must be auto or one of {', '.join(NAMES)}")
+    if name in GPU and device.type != "cuda":
+        raise ValueError(f"ops={name!r} runs on cuda, not on {device.type}")
+    ops = ALL[name] if name in ALL else GPU[name]()
+    if device.type not in ops.devices:
+        raise ValueError(f"ops={name!r} runs on {', '.join(ops.devices)}, not on {device.type}")
+    return ops
 
 
 def best_for(device: torch.device) -> Ops:
-    """Return the fastest implementation that runs on `device`."""
-    return CPU if device.type == "cpu" else TORCH
+    """Return the fastest implementation that is installed and runs on `device`."""
+    if device.type == "cpu":
+        return CPU
+    for name in ("mamba-ssm", "triton"):
+        with suppress(ImportError):
+            return GPU[name]()
+    return TORCH
+
+
+def names_for(device: torch.device) -> tuple[str, ...]:
+    """Return the names of the implementations for a device, also of those not installed."""
+    plain = tuple(ops.name for ops in ALL.values() if device.type in ops.devices)
+    return plain + (tuple(GPU) if device.type == "cuda" else ())

@@ -58,7 +58,7 @@ def served_answers(contender: Contender, setting: Setting) -> Answers:
     """Return the logits after a short prompt and after one and two tokens more."""
     ids_1T = prompt(setting, PROMPT + 2)
     logits_1V, cache = contender.prefill(ids_1T[:, :PROMPT])
-    found = [logits_1V]
+    cache, found = contender.ready(cache), [logits_1V]
     for ids_1 in ids_1T[:, PROMPT:].unbind(1):
         logits_1V, cache = contender.decode(ids_1, cache)
         found.append(logits_1V)

@@ -69,7 +69,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 Bits = Annotated[Precision, typer.Option(help="of matrix products")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
 Smoke = Annotated[bool, typer.Option(help="a tiny model unless told otherwise: does it run here?")]
-OPS_HELP = f"back end, of {', '.join(backends.ALL)}"
+OPS_HELP = f"back end, of {', '.join(backends.NAMES)}"
 
 
 def bench(

@@ -27,6 +27,10 @@ class Contender(ABC):
     def prefill(self, ids_BT: Tensor) -> tuple[Tensor, Any]:
         """Return (the logits after the last token (B, V), a cache)."""
 
+    def ready(self, cache: Any) -> Any:
+        """Return what decoding goes on from, made once for a prompt: not timed with its tokens."""
+        return cache
+
     @abstractmethod
     def decode(self, ids_B: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Return (the logits after one more token (B, V), the cache with it)."""

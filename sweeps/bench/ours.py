@@ -3,22 +3,23 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid import generate
+from hybrid import ops as backends
 from hybrid.layers.moe import balance_loss
 from hybrid.model import Cache, HybridLM, build
-from hybrid.ops import Ops
 from hybrid.spec import Mamba, ModelSpec
+from hybrid.steps import Steps, prepare
 from sweeps.bench.contender import Contender
 
 
 class Ours(Contender):
     """Our model on one back end."""
 
-    def __init__(self, source: HybridLM, ops: Ops):
-        self.model = build(source.spec, ops=ops, device=source.embed.weight.device)
+    def __init__(self, source: HybridLM, ops: str):
+        device = source.embed.weight.device
+        self.model = build(source.spec, ops=backends.find(ops, device), device=device)
         self.module = self.model
         self.module.load_state_dict(source.state_dict())
 
@@ -26,15 +27,17 @@ class Ours(Contender):
         return self.model(ids_BT).logits_BTV
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        output = self.model(ids_BT)
-        nats = F.cross_entropy(output.logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
-        return nats, balance_loss(output.routings).to(nats.device)
+        nats, routings = self.model.loss(ids_BT, targets_BT)
+        return nats, balance_loss(routings).to(nats.device)
 
     def prefill(self, ids_BT: Tensor) -> tuple[Tensor, Cache]:
         return generate.prefill(self.model, ids_BT)
 
-    def decode(self, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        return generate.decode(self.model, ids_B, cache)
+    def ready(self, cache: Cache) -> Steps:
+        return prepare(self.model, cache)
+
+    def decode(self, ids_B: Tensor, cache: Steps) -> tuple[Tensor, Steps]:
+        return cache.step(ids_B), cache
 
     def scan(self, *, batch: int, tokens: int) -> Callable[[], Tensor]:
         """Return a call of the back end's scan over random numbers, which returns y (B, T, E).
@@ -48,11 +51,11 @@ class Ours(Contender):
         def random(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=draws).to(device)
 
-        u_BTE, dt_BTE = random(batch, tokens, E), F.softplus(random(batch, tokens, E) - 4)
-        a_EN, d_E, h_BEN = -torch.exp(random(E, N)), random(E), random(batch, E, N)
+        u_BTE, raw_BTE, gate_BTE = (random(batch, tokens, E) for _ in range(3))
+        bias_E, a_EN, d_E = random(E) - 4, -torch.exp(random(E, N)), random(E)
         b_BTN, c_BTN = random(batch, tokens, N), random(batch, tokens, N)
         scan = self.model.ops.scan
-        return lambda: scan(u_BTE, dt_BTE, a_EN, b_BTN, c_BTN, d_E, h_BEN)[0]
+        return lambda: scan(u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, None)[0]
 
 
 def scan_sizes(spec: ModelSpec) -> tuple[int, int]:

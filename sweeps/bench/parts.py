@@ -18,7 +18,7 @@ PARTS = {
     "loss": r"log_?softmax|nll_loss|cross_?entropy|loss",
     "matrix products": r"aten::(mm|bmm|addmm|baddbmm|matmul|linear|einsum|_scaled_mm)$|grouped_mm"
     r"|mkldnn_linear",
-    "norms": r"rms_?norm|layer_?norm|aten::(pow|mean|rsqrt)_?$",
+    "norms": r"norm_cpu|rms_?norm|layer_?norm|aten::(pow|mean|rsqrt)_?$",
     "activations": r"silu|swiglu|softplus|sigmoid|gelu|aten::exp_?$",
     "embedding": r"embedding",
     "copies and casts": r"aten::(copy_|_to_copy|to|clone|contiguous|cat|stack|fill_|zero_|zeros"

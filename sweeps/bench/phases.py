@@ -59,7 +59,8 @@ def decode(contender: Contender, setting: Setting, context: int) -> Task:
     @torch.inference_mode()
     def read() -> tuple[Tensor, Any]:
         with autocast(setting.precision, setting.device):
-            return contender.prefill(ids_1T)
+            logits_1V, cache = contender.prefill(ids_1T)
+            return logits_1V, contender.ready(cache)
 
     @torch.inference_mode()
     def go_on(start: tuple[Tensor, Any]) -> None:

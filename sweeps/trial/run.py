@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from hybrid import codec, cost
+from hybrid import ops as backends
 from hybrid.model import HybridLM, build
-from hybrid.ops import Ops, best_for
 from hybrid.spec import ModelSpec
 from sweeps.trial import provenance
 from sweeps.trial.data.batches import train_batch
@@ -44,7 +44,7 @@ def run(
     *,
     label: Label = SINGLE,
     device: str = "auto",
-    ops: Ops | None = None,
+    ops: str = "auto",
     watch: Watch = lambda step: None,
     keep: Callable[[HybridLM], None] = lambda model: None,
 ) -> Record:
@@ -52,9 +52,10 @@ def run(
 
     `keep` is called with the trained model, before it is measured.
 
-    Whatever goes wrong inside is the record's outcome; only a wrong `device` and what the caller
-    raises on purpose (KeyboardInterrupt) come out as exceptions. `ops` None takes the fastest for
-    the device. Nothing is written: that is `record.write`.
+    Whatever goes wrong inside is the record's outcome; only a wrong `device` or `ops` and what the
+    caller raises on purpose (KeyboardInterrupt) come out as exceptions. `ops` is a name of
+    `hybrid.ops.NAMES`, or auto: the fastest for the device. Nothing is written: that is
+    `record.write`.
     """
     start = time.perf_counter()
     record = not_run(spec, recipe, label=label, device=device, ops=ops)
@@ -71,7 +72,7 @@ def not_run(
     *,
     label: Label = SINGLE,
     device: str = "auto",
-    ops: Ops | None = None,
+    ops: str = "auto",
 ) -> Record:
     """Return what is known of a trial before it runs, as a record with the outcome `failed`."""
     chosen = choose_device(device)
@@ -102,16 +103,14 @@ def not_run(
     )
 
 
-def run_id(
-    spec: ModelSpec, recipe: Recipe, *, label: Label, device: str, ops: Ops | None = None
-) -> str:
+def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, device: str, ops: str = "auto") -> str:
     """Return the name of a trial: equal for equal trials, whenever and wherever they are asked for.
 
     What decides the result is hashed: spec, recipe, kind of device and implementation.
     """
     chosen = choose_device(device)
-    ops = best_for(chosen) if ops is None else ops
-    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, ops.name)
+    name = backends.find(ops, chosen).name
+    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     arm = label.arm.replace(":", "to")
     return f"{label.sweep}-{label.scale}-{arm}-s{recipe.seed}-{digest}"
@@ -121,7 +120,7 @@ def _train_and_measure(
     spec: ModelSpec,
     recipe: Recipe,
     device: torch.device,
-    ops: Ops | None,
+    ops: str,
     watch: Watch,
     keep: Callable[[HybridLM], None],
 ) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def _train_and_measure(
     precision = choose_precision(recipe.precision, device)
     tokens = open_tokens(recipe.source, spec.vocab)
     memory = PeakMemory(device)
-    model = build(spec, ops=ops, seed=recipe.seed, device=device)
+    model = build(spec, ops=backends.find(ops, device), seed=recipe.seed, device=device)
     curve = _train(model, tokens, recipe, precision, watch)
     estimate = cost.training_bytes(
         spec,
