@@ -115,6 +115,12 @@ class HybridLM(nn.Module):
         x_nD, target_n = x_BTD.flatten(0, 1), target_BT.flatten()
         return next_token_nats(x_nD, self.head.weight, target_n, self.ops), routings
 
+    def compile_passes(self, mode: str) -> None:
+        """Have torch compile the pass over tokens, in this `mode` of torch.compile, at its first
+        call and again for other shapes; the loss stays as it is.
+        """
+        self.hidden = torch.compile(self.hidden, mode=mode)  # type: ignore[method-assign]
+
     def start(self, room: int) -> Cache:
         """Return the cache that starts a sequence, with memory for `room` tokens."""
         blocks: Iterable[Any] = self.blocks

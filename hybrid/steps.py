@@ -3,7 +3,8 @@
 `Steps` is whoever can take a step; `prepare` chooses. `EagerSteps` runs the model as ever.
 `CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel of
 `hybrid/ops/cpu/step_kernels.py`, for few sequences and small layers on a CPU, where calling the
-ordinary operations takes longer than what they compute. The tests hold one against the other.
+ordinary operations takes longer than what they compute. `GraphSteps`, in `graph_steps.py`, is for
+CUDA. The tests hold one against the other.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hybrid import layers
+from hybrid.graph_steps import GraphSteps
 from hybrid.layers.keys_values import PAGE, KeysValues
 from hybrid.layers.mamba import MambaState, ShortConv
 from hybrid.layers.precision import product_dtype
@@ -37,13 +39,19 @@ class Steps(Protocol):
         """Return the logits (B, V) after one more token of each sequence."""
 
 
-def prepare(model: HybridLM, cache: Cache) -> Steps:
-    """Return the fastest steps for a model that goes on from `cache`, which stays as it is."""
+def prepare(model: HybridLM, cache: Cache, *, graphs: bool = False) -> Steps:
+    """Return the fastest steps for a model that goes on from `cache`, which stays as it is.
+
+    `cache` is that of a prompt. `graphs` has a CUDA device record graphs, which takes a moment, and
+    nothing on a CPU.
+    """
     batch = next((len(t) for state in cache if state for t in state.tensors()), 1)
     largest = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
     fits = batch <= FEW and largest <= SMALL and model.spec.width % 2 == 0
     if model.ops is CPU and fits and model.embed.weight.is_cpu:
         return CpuSteps(model, cache, batch)
+    if graphs and model.embed.weight.is_cuda:
+        return GraphSteps(model, cache, batch)
     return EagerSteps(model, cache)
 
 

@@ -14,6 +14,7 @@ from sweeps import catalog, docs, exchange, figures, results, table
 from sweeps.bench import cli as bench_cli
 from sweeps.execute import execute
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
+from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
 
 app = typer.Typer(
@@ -59,6 +60,9 @@ def run(
     scale: Scale = "cpu",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     ops: Annotated[str, typer.Option(help=f"auto, {', '.join(backends.NAMES)}")] = "auto",
+    compiled: Annotated[Compile, typer.Option("--compile", help="what torch compiles")] = (
+        Compile.OFF
+    ),
     results_folder: Results = results.LOCAL,
     storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
     keep_weights: Annotated[bool, typer.Option(help="keep what was trained, to export")] = False,
@@ -73,8 +77,7 @@ def run(
         scale=scale,
         source=source,
         folder=results_folder / f"{name}{suffix}",
-        device=device,
-        ops=ops,
+        engine=Engine(device=device, ops=ops, compile=compiled),
         storage=storage,
         keep_weights=keep_weights,
         console=console,

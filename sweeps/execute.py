@@ -12,7 +12,7 @@ from sweeps.trial import record as records
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import Source
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.device import choose_device
+from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label
 from sweeps.trial.run import run_id
 from sweeps.worker import Worker
@@ -24,8 +24,7 @@ def execute(
     scale: str,
     source: Source,
     folder: Path,
-    device: str,
-    ops: str,
+    engine: Engine,
     storage: str,
     keep_weights: bool,
     console: Console,
@@ -33,10 +32,10 @@ def execute(
     """Run what is left of `sweep` at `scale` into `folder`, then print its table and draw it.
 
     `storage` "" is an SQLite file in `folder`. Ctrl-C leaves every finished trial recorded, and the
-    same call goes on from there. Raises ValueError for an unknown scale, device or ops.
+    same call goes on from there. Raises ValueError for an unknown scale or engine.
     """
-    points = points_by_run_id(sweep, scale, source, device, ops)
-    _prepare(list(points.values()), device, ops, console)
+    points = points_by_run_id(sweep, scale, source, engine)
+    _prepare(list(points.values()), engine, console)
     attempts = study.by_run(records.read(folder))
     done = sum(not study.is_open(attempts[run_id]) for run_id in points)
     with SweepProgress(console, len(points), done) as progress:
@@ -47,8 +46,7 @@ def execute(
             points=points,
             sweep=sweep.name,
             scale=scale,
-            device=device,
-            ops=ops,
+            engine=engine,
             folder=folder,
             keep_weights=keep_weights,
         )
@@ -60,14 +58,12 @@ def execute(
     report(sweep, scale, folder, list(points), console)
 
 
-def points_by_run_id(
-    sweep: Sweep, scale: str, source: Source, device: str, ops: str = "auto"
-) -> dict[str, Point]:
+def points_by_run_id(sweep: Sweep, scale: str, source: Source, engine: Engine) -> dict[str, Point]:
     """Return the design's points by the name that their records have."""
     found = {}
     for point in sweep.points(scale, source):
         label = Label(sweep=sweep.name, scale=scale, arm=point.arm)
-        found[run_id(point.spec, point.recipe, label=label, device=device, ops=ops)] = point
+        found[run_id(point.spec, point.recipe, label=label, engine=engine)] = point
     return found
 
 
@@ -84,7 +80,7 @@ def report(sweep: Sweep, scale: str, folder: Path, run_ids: list[str], console: 
     console.print(f"records: {folder}; in Python: sweeps.results.load({folder.name!r})")
 
 
-def _prepare(points: list[Point], device: str, ops: str, console: Console) -> None:
+def _prepare(points: list[Point], engine: Engine, console: Console) -> None:
     """Do once, before any trial is timed, what the first would pay for: text and kernels."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (about a minute the first time)")
@@ -92,4 +88,4 @@ def _prepare(points: list[Point], device: str, ops: str, console: Console) -> No
         tokens = open_tokens(source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
-    process.warm_up(choose_device(device), ops)
+    process.warm_up(engine)

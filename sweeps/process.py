@@ -20,6 +20,8 @@ from hybrid.spec import Attention, Layer, Mamba, ModelSpec
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial import weights
+from sweeps.trial.device import choose_device
+from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.run import not_run, run
 from sweeps.trial.train import Step
@@ -34,8 +36,7 @@ SPIN_COUNT = "3000"
 def run_in_process(
     point: Point,
     label: Label,
-    device: str,
-    ops: str,
+    engine: Engine,
     folder: Path,
     watch: Callable[[Step], None],
     keep_weights: bool = False,
@@ -48,7 +49,7 @@ def run_in_process(
     context = process_context()
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_trial, args=(theirs, point, label, device, ops, folder, keep_weights), daemon=True
+        target=_trial, args=(theirs, point, label, engine, folder, keep_weights), daemon=True
     )
     process.start()
     theirs.close()
@@ -60,29 +61,30 @@ def run_in_process(
         _end(process)
     if path is not None:
         return records.read_one(path)
-    known = not_run(point.spec, point.recipe, label=label, device=device, ops=ops)
+    known = not_run(point.spec, point.recipe, label=label, engine=engine)
     return _crashed(known, folder, curve, process.exitcode)
 
 
-def warm_up(device: torch.device, ops: str) -> None:
+def warm_up(engine: Engine) -> None:
     """Compile kernels into their cache on disk, in a process that ends."""
-    process = process_context().Process(target=_touch_kernels, args=(device, ops), daemon=True)
+    process = process_context().Process(target=_touch_kernels, args=(engine,), daemon=True)
     process.start()
     try:
         process.join()
     finally:
         _end(process)
     if process.exitcode != 0:
-        raise RuntimeError(f"warming up on {device} failed with exit code {process.exitcode}")
+        raise RuntimeError(f"warming up {engine} failed with exit code {process.exitcode}")
 
 
-def _touch_kernels(device: torch.device, ops: str) -> None:
+def _touch_kernels(engine: Engine) -> None:
+    device = choose_device(engine.device)
     layers = (
         Layer(mixer=Mamba(), feed_forward=None),
         Layer(mixer=Attention(heads=1, kv_heads=1), feed_forward=None),
     )
     spec = ModelSpec(vocab=8, width=16, layers=layers)
-    model = build(spec, ops=backends.find(ops, device), device=device)
+    model = build(spec, ops=backends.find(engine.ops, device), device=device)
     ids_BT = torch.zeros(2, 32, dtype=torch.long, device=device)
     model(ids_BT).logits_BTV.sum().backward()
     with torch.inference_mode():
@@ -102,8 +104,7 @@ def _trial(
     pipe: Connection,
     point: Point,
     label: Label,
-    device: str,
-    ops: str,
+    engine: Engine,
     folder: Path,
     keep_weights: bool,
 ) -> None:
@@ -121,12 +122,10 @@ def _trial(
 
     def keep(model: HybridLM) -> None:
         if keep_weights:
-            known = not_run(point.spec, point.recipe, label=label, device=device, ops=ops)
+            known = not_run(point.spec, point.recipe, label=label, engine=engine)
             weights.save(model, weights.path_of(known, folder))
 
-    record = run(
-        point.spec, point.recipe, label=label, device=device, ops=ops, watch=watch, keep=keep
-    )
+    record = run(point.spec, point.recipe, label=label, engine=engine, watch=watch, keep=keep)
     try:
         pipe.send(records.write(record, curve, folder))
     except FileExistsError:  # another worker was quicker, and its record stands

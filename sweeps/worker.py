@@ -21,6 +21,7 @@ from sweeps.study import (
 )
 from sweeps.sweep import Point
 from sweeps.trial import record as records
+from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.train import Step
 
@@ -48,8 +49,7 @@ class Worker:
     points: Mapping[str, Point]
     sweep: str
     scale: str
-    device: str
-    ops: str
+    engine: Engine
     folder: Path  # of the sweep's records
     keep_weights: bool = False
 
@@ -85,7 +85,7 @@ class Worker:
             attempt=len(attempts),
         )
         record = run_in_process(
-            point, label, self.device, self.ops, self.folder, watcher.step, self.keep_weights
+            point, label, self.engine, self.folder, watcher.step, self.keep_weights
         )
         watcher.ended(record)
         if record.outcome is not Outcome.COMPLETE:

@@ -16,6 +16,7 @@ from sweeps.sweep import Point
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Record
 
@@ -50,7 +51,7 @@ def trained(source, tmp_path) -> tuple[Record, Recipe, Path]:
     folder = tmp_path / "results"
     label = Label(sweep="tiny", scale="smoke", arm="1:3")
     record = run_in_process(
-        point, label, "cpu", "auto", folder / "tiny", lambda s: None, keep_weights=True
+        point, label, Engine(device="cpu"), folder / "tiny", lambda s: None, keep_weights=True
     )
     return record, recipe, folder
 

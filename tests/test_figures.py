@@ -12,6 +12,7 @@ from matplotlib.text import Annotation
 from sweeps import docs, figures, ratio, ratio_lr, results, table
 from sweeps.statistics import interval
 from sweeps.trial.data.sources import PackagedText
+from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome
 from sweeps.trial.run import not_run
 
@@ -21,7 +22,7 @@ def made_up(sweep=ratio.SWEEP, scale: str = "smoke") -> pd.DataFrame:
     rows = []
     for index, point in enumerate(sweep.points(scale, PackagedText())):
         label = Label(sweep=sweep.name, scale=scale, arm=point.arm)
-        record = not_run(point.spec, point.recipe, label=label, device="cpu")
+        record = not_run(point.spec, point.recipe, label=label, engine=Engine(device="cpu"))
         seen = replace(
             record,
             outcome=Outcome.COMPLETE,

@@ -8,6 +8,7 @@ from rich.console import Console
 from sweeps import ratio
 from sweeps.progress import SweepProgress
 from sweeps.trial.data.sources import PackagedText
+from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome
 from sweeps.trial.run import not_run
 from sweeps.trial.train import Step
@@ -20,7 +21,9 @@ def shown(terminal: bool, **changes) -> str:
     """Return what is printed for one trial that gets to its third step and then ends."""
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=terminal, color_system=None)
-    record = not_run(POINT.spec, POINT.recipe, label=Label(arm=POINT.arm), device="cpu")
+    record = not_run(
+        POINT.spec, POINT.recipe, label=Label(arm=POINT.arm), engine=Engine(device="cpu")
+    )
     with SweepProgress(console, total=10, done=4) as progress:
         progress.started(POINT)
         progress.step(STEP)

@@ -8,6 +8,7 @@ import pytest
 
 from sweeps import docs, results
 from sweeps.trial import record as records
+from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import SCHEMA, Label, Outcome, Record
 from sweeps.trial.run import not_run
@@ -21,7 +22,7 @@ STEP = Step(step=0, tokens=32, nats_per_token=3.5, balance=2.0, grad_norm=0.5, l
 def failed(seed: int = 0) -> Record:
     recipe = Recipe(steps=1, batch=1, tokens=4, lr=1e-3, seed=seed)
     label = Label(sweep="s", scale="smoke", arm="1:7")
-    return not_run(SPECS["hybrid"], recipe, label=label, device="cpu")
+    return not_run(SPECS["hybrid"], recipe, label=label, engine=Engine(device="cpu"))
 
 
 def complete(seed: int = 0) -> Record:

@@ -8,6 +8,7 @@ import torch
 
 from hybrid import cost
 from sweeps.trial import run as run_module
+from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Outcome
 from sweeps.trial.run import run, run_id
@@ -33,7 +34,7 @@ def recipe(source) -> Recipe:
 
 def test_a_record_holds_what_was_seen(recipe):
     seen: list[Step] = []
-    record = run(SPEC, recipe, device="cpu", watch=seen.append)
+    record = run(SPEC, recipe, engine=Engine(device="cpu"), watch=seen.append)
     assert record.outcome is Outcome.COMPLETE, record.error
     assert record.error is None
     assert record.params == cost.params(SPEC)
@@ -54,19 +55,19 @@ def test_a_record_holds_what_was_seen(recipe):
 
 
 def test_same_seed_same_losses_bit_for_bit(recipe):
-    first, second = (run(SPEC, recipe, device="cpu") for _ in range(2))
-    other = run(SPEC, replace(recipe, seed=1), device="cpu")
+    first, second = (run(SPEC, recipe, engine=Engine(device="cpu")) for _ in range(2))
+    other = run(SPEC, replace(recipe, seed=1), engine=Engine(device="cpu"))
     assert first.run_id == second.run_id != other.run_id
     assert first.valid_bits_per_byte == second.valid_bits_per_byte != other.valid_bits_per_byte
 
 
 def test_training_lowers_the_held_out_loss(recipe):
-    few, many = (run(SPEC, replace(recipe, steps=s), device="cpu") for s in (1, 60))
+    few, many = (run(SPEC, replace(recipe, steps=s), engine=Engine(device="cpu")) for s in (1, 60))
     assert many.valid_bits_per_byte["tale"] < few.valid_bits_per_byte["tale"] - 0.5
 
 
 def test_a_loss_that_is_not_finite_is_an_outcome(recipe):
-    record = run(SPEC, replace(recipe, lr=1e30, steps=20, warmup=0.0), device="cpu")
+    record = run(SPEC, replace(recipe, lr=1e30, steps=20, warmup=0.0), engine=Engine(device="cpu"))
     assert record.outcome is Outcome.DIVERGED
     assert "the training loss of step" in record.error
     assert record.valid_bits_per_byte is None
@@ -87,7 +88,7 @@ def test_what_goes_wrong_inside_is_an_outcome(recipe, monkeypatch, error, outcom
         raise error
 
     monkeypatch.setattr(run_module, "build", broken)
-    record = run(SPEC, recipe, device="cpu")
+    record = run(SPEC, recipe, engine=Engine(device="cpu"))
     assert record.outcome is outcome
     assert type(error).__name__ in record.error
 
@@ -97,24 +98,26 @@ def test_ctrl_c_comes_out(recipe):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(SPEC, recipe, device="cpu", watch=interrupt)
+        run(SPEC, recipe, engine=Engine(device="cpu"), watch=interrupt)
 
 
 def test_a_missing_text_is_an_outcome_that_says_where(recipe):
     lost = replace(recipe, source=replace(recipe.source, path="nowhere.txt"))
-    record = run(SPEC, lost, device="cpu")
+    record = run(SPEC, lost, engine=Engine(device="cpu"))
     assert record.outcome is Outcome.FAILED
     assert "nowhere.txt" in record.error
 
 
 def test_a_wrong_device_is_an_error(recipe):
     with pytest.raises(ValueError, match="device='tpu' must be auto, cpu, cuda"):
-        run(SPEC, recipe, device="tpu")
+        run(SPEC, recipe, engine=Engine(device="tpu"))
 
 
 def test_run_ids_depend_on_what_decides_the_result(recipe):
     label = run_module.SINGLE
-    base = run_id(SPEC, recipe, label=label, device="cpu")
-    assert base == run_id(SPEC, recipe, label=label, device="cpu")
-    assert base != run_id(SPEC, replace(recipe, lr=1e-3), label=label, device="cpu")
-    assert base != run_id(replace(SPEC, tied=True), recipe, label=label, device="cpu")
+    base = run_id(SPEC, recipe, label=label, engine=Engine(device="cpu"))
+    assert base == run_id(SPEC, recipe, label=label, engine=Engine(device="cpu"))
+    assert base != run_id(SPEC, replace(recipe, lr=1e-3), label=label, engine=Engine(device="cpu"))
+    assert base != run_id(
+        replace(SPEC, tied=True), recipe, label=label, engine=Engine(device="cpu")
+    )

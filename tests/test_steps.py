@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from hybrid import generate, steps
+from hybrid.graph_steps import GraphSteps
 from hybrid.model import build
 from hybrid.ops import CPU, REFERENCE
 from tests.models import SPECS, VOCAB
@@ -64,3 +65,38 @@ def test_other_ops_and_large_batches_take_the_models_own_steps() -> None:
     for model, batch in ((build(spec, ops=REFERENCE), 1), (build(spec, ops=CPU), steps.FEW + 1)):
         _, cache = generate.prefill(model, ids(batch, PROMPT))
         assert isinstance(steps.prepare(model, cache), steps.EagerSteps)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", SPECS)
+def test_steps_between_attentions_keep_their_memory(name: str, batch: int) -> None:
+    """What CUDA records as graphs, run without one: outputs agree, addresses stay."""
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(batch, PROMPT + MORE)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, PROMPT:]
+    _, cache = generate.prefill(model, ids_BT[:, :PROMPT])
+    states: list[Tensor] = []
+
+    def without_graph(run, held):
+        states.extend(held)
+        return run
+
+    taker = GraphSteps(model, cache, batch, without_graph)
+    places = [state.data_ptr() for state in states]
+    found = logits_of(taker, ids_BT[:, PROMPT:])
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    assert [state.data_ptr() for state in states] == places
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", SPECS)
+def test_graphs_continue_a_prompt_as_the_model_does(name: str) -> None:
+    model, ids_BT = build(SPECS[name], device="cuda"), ids(2, PROMPT + MORE).cuda()
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, PROMPT:]
+    _, cache = generate.prefill(model, ids_BT[:, :PROMPT])
+    taker = steps.prepare(model, cache, graphs=True)
+    assert isinstance(taker, GraphSteps)
+    found = logits_of(taker, ids_BT[:, PROMPT:])
+    torch.testing.assert_close(found, whole, rtol=1e-3, atol=1e-4)

@@ -21,6 +21,7 @@ from sweeps.trial import record as records
 from sweeps.trial import weights
 from sweeps.trial.data.sources import PackagedText, TextFile
 from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.engine import Engine
 from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Outcome, Record
@@ -29,6 +30,8 @@ from sweeps.worker import Worker
 from tests.models import HYBRID, SPECS
 
 LETTERS = {"h": HYBRID, "a": SPECS["mixer-attention"]}
+
+HERE = Engine(device="cpu")
 
 
 def tiny_point(arm: str, seed: int, steps: int) -> tuple[ModelSpec, Recipe]:
@@ -76,15 +79,14 @@ class Notes:
 
 
 def worker(folder: Path, source: TextFile) -> Worker:
-    points = points_by_run_id(TINY, "smoke", source, "cpu")
+    points = points_by_run_id(TINY, "smoke", source, HERE)
     opened = study.open_study(study.study_name("tiny", "smoke", points), study.sqlite_url(folder))
     return Worker(
         study=opened,
         points=points,
         sweep="tiny",
         scale="smoke",
-        device="cpu",
-        ops="auto",
+        engine=HERE,
         folder=folder,
     )
 
@@ -129,9 +131,7 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
 def test_weights_are_kept_when_asked_for(tmp_path, source):
     (point,) = TINY.points("smoke", source)[:1]
     label = Label(sweep="tiny", scale="smoke", arm="h")
-    record = run_in_process(
-        point, label, "cpu", "auto", tmp_path, lambda step: None, keep_weights=True
-    )
+    record = run_in_process(point, label, HERE, tmp_path, lambda step: None, keep_weights=True)
     model = weights.load(point.spec, weights.path_of(record, tmp_path))
     tokens = open_tokens(source, point.spec.vocab)
     loss = held_out_loss(model, tokens, "tale", point.recipe, Precision(record.precision))
@@ -148,7 +148,7 @@ def test_a_process_that_dies_is_a_record(tmp_path, source):
 
     (point,) = TINY.points("smoke", source)[:1]
     label = Label(sweep="tiny", scale="smoke", arm="h")
-    record = run_in_process(point, label, "cpu", "auto", tmp_path, kill_children)
+    record = run_in_process(point, label, HERE, tmp_path, kill_children)
     assert record.outcome is Outcome.CRASHED
     assert "signal SIGKILL, after step" in record.error
     assert records.read(tmp_path) == [record]
@@ -161,15 +161,14 @@ def _is_fork_server(pid: str) -> bool:
 def test_a_failure_is_tried_twice_and_then_left(tmp_path, source):
     lost = TextFile(path="nowhere.txt")
     notes = Notes()
-    points = points_by_run_id(TINY, "smoke", lost, "cpu")
+    points = points_by_run_id(TINY, "smoke", lost, HERE)
     opened = study.open_study("lost", study.sqlite_url(tmp_path))
     made = Worker(
         study=opened,
         points=points,
         sweep="tiny",
         scale="smoke",
-        device="cpu",
-        ops="auto",
+        engine=HERE,
         folder=tmp_path,
     )
     made.work(notes)
@@ -194,7 +193,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path, source):
     assert "ratio-smoke.png" in done.stdout
     folder = tmp_path / "ratio-tale"
     found = records.read(folder)
-    points = points_by_run_id(catalog.find("ratio"), "smoke", source, "cpu")
+    points = points_by_run_id(catalog.find("ratio"), "smoke", source, HERE)
     assert sorted(r.run_id for r in found) == sorted(points)
     assert all(r.outcome is Outcome.COMPLETE for r in found)
     assert list(folder.rglob(".*.tmp")) == []

@@ -70,23 +70,23 @@ ALL = {ops.name: ops for ops in (REFERENCE, TORCH, CPU)}  # those that need noth
 
 
 def _triton() -> Ops:
-    from hybrid.ops import triton
+    from hybrid.ops.triton import conv, scan
 
-    return replace(TORCH, name="triton", devices=("cuda",), conv=triton.conv, scan=triton.scan)
+    return replace(TORCH, name="triton", devices=("cuda",), conv=conv, scan=scan)
 
 
 def _mamba_ssm() -> Ops:
-    from hybrid.ops import cuda
+    from hybrid.ops.cuda import conv, kernels, scan
 
-    cuda.kernels()
-    return replace(TORCH, name="mamba-ssm", devices=("cuda",), conv=cuda.conv, scan=cuda.scan)
+    kernels()
+    return replace(TORCH, name="mamba-ssm", devices=("cuda",), conv=conv, scan=scan)
 
 
 def _mamba_ssm_flash() -> Ops:
-    from hybrid.ops import cuda
+    from hybrid.ops.cuda import attend, flash
 
-    cuda.flash()
-    return replace(_mamba_ssm(), name="mamba-ssm+flash-attn", attend=cuda.attend)
+    flash()
+    return replace(_mamba_ssm(), name="mamba-ssm+flash-attn", attend=attend)
 
 
 # Those for a GPU are imported when they are asked for. The last takes no fp32, so it is never auto.

@@ -75,7 +75,7 @@ class Speed:
     cache_bytes: int  # held after the context, by the tensors themselves
 
 
-def speed(model: HybridLM, context: int, precision: Precision) -> Speed:
+def speed(model: HybridLM, context: int, precision: Precision, *, graphs: bool) -> Speed:
     """Return medians at batch 1 over random tokens: speed does not depend on what is read."""
     model.eval()
     device = model.embed.weight.device
@@ -89,7 +89,7 @@ def speed(model: HybridLM, context: int, precision: Precision) -> Speed:
             logits_BV, cache = generate.prefill(model, ids_BT)
             prefills.append(_now(device) - start)
         held = generate.cache_bytes(cache)
-        decodes, taker = [], steps.prepare(model, cache)
+        decodes, taker = [], steps.prepare(model, cache, graphs=graphs)
         for _ in range(DECODE_WARMUP + DECODE_STEPS):
             start = _now(device)
             logits_BV = taker.step(logits_BV.argmax(dim=-1))

@@ -87,6 +87,7 @@ class Record:
     machine: str = column("model name of the processor or GPU")
     threads: int = column("of torch on the CPU", "threads")
     ops: str | None = column("implementation that really ran", optional=True)
+    compiled: str | None = column("by torch.compile: off, on or graphs", optional=True)
     precision: str | None = column("of matrix products: fp32 or bf16", optional=True)
     tokenizer_sha256: str | None = column("of the tokenizer that made the tokens", optional=True)
     text_sha256: str | None = column("of the normalised text and its split", optional=True)

@@ -28,6 +28,7 @@ from sweeps.trial.device import (
     itemsize,
     machine_name,
 )
+from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.measure import held_out_loss, speed, train_tokens_per_s
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Outcome, Record
@@ -35,6 +36,7 @@ from sweeps.trial.train import Step, train
 
 Watch = Callable[[Step], None]
 SINGLE = Label()
+ANY = Engine()
 ERROR_LINES = 12
 
 
@@ -43,8 +45,7 @@ def run(
     recipe: Recipe,
     *,
     label: Label = SINGLE,
-    device: str = "auto",
-    ops: str = "auto",
+    engine: Engine = ANY,
     watch: Watch = lambda step: None,
     keep: Callable[[HybridLM], None] = lambda model: None,
 ) -> Record:
@@ -52,15 +53,14 @@ def run(
 
     `keep` is called with the trained model, before it is measured.
 
-    Whatever goes wrong inside is the record's outcome; only a wrong `device` or `ops` and what the
-    caller raises on purpose (KeyboardInterrupt) come out as exceptions. `ops` is a name of
-    `hybrid.ops.NAMES`, or auto: the fastest for the device. Nothing is written: that is
-    `record.write`.
+    Whatever goes wrong inside is the record's outcome; only an engine that is not here and
+    what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
+    written: that is `record.write`.
     """
     start = time.perf_counter()
-    record = not_run(spec, recipe, label=label, device=device, ops=ops)
+    record = not_run(spec, recipe, label=label, engine=engine)
     try:
-        seen = _train_and_measure(spec, recipe, choose_device(device), ops, watch, keep)
+        seen = _train_and_measure(spec, recipe, engine, watch, keep)
     except Exception as error:  # a failure is an outcome, whatever its class
         seen = {"outcome": _outcome_of(error), "error": _last_lines(error)}
     return replace(record, **seen, wall_s=time.perf_counter() - start)
@@ -71,14 +71,13 @@ def not_run(
     recipe: Recipe,
     *,
     label: Label = SINGLE,
-    device: str = "auto",
-    ops: str = "auto",
+    engine: Engine = ANY,
 ) -> Record:
     """Return what is known of a trial before it runs, as a record with the outcome `failed`."""
-    chosen = choose_device(device)
+    chosen = choose_device(engine.device)
     commit, dirty = provenance.git_commit()
     return Record(
-        run_id=run_id(spec, recipe, label=label, device=device, ops=ops),
+        run_id=run_id(spec, recipe, label=label, engine=engine),
         attempt=label.attempt,
         sweep=label.sweep,
         scale=label.scale,
@@ -103,14 +102,15 @@ def not_run(
     )
 
 
-def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, device: str, ops: str = "auto") -> str:
+def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, engine: Engine) -> str:
     """Return the name of a trial: equal for equal trials, whenever and wherever they are asked for.
 
-    What decides the result is hashed: spec, recipe, kind of device and implementation.
+    What decides the result is hashed: spec, recipe, and the engine as it was chosen.
     """
-    chosen = choose_device(device)
-    name = backends.find(ops, chosen).name
-    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name)
+    chosen = choose_device(engine.device)
+    name = backends.find(engine.ops, chosen).name
+    compiled = () if engine.compile is Compile.OFF else (str(engine.compile),)
+    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name, *compiled)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     arm = label.arm.replace(":", "to")
     return f"{label.sweep}-{label.scale}-{arm}-s{recipe.seed}-{digest}"
@@ -119,16 +119,18 @@ def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, device: str, ops: s
 def _train_and_measure(
     spec: ModelSpec,
     recipe: Recipe,
-    device: torch.device,
-    ops: str,
+    engine: Engine,
     watch: Watch,
     keep: Callable[[HybridLM], None],
 ) -> dict[str, Any]:
     """Return the columns of a record that need the model to run."""
+    device = choose_device(engine.device)
     precision = choose_precision(recipe.precision, device)
     tokens = open_tokens(recipe.source, spec.vocab)
     memory = PeakMemory(device)
-    model = build(spec, ops=backends.find(ops, device), seed=recipe.seed, device=device)
+    model = build(spec, ops=backends.find(engine.ops, device), seed=recipe.seed, device=device)
+    if engine.compile is not Compile.OFF:
+        model.compile_passes(engine.compile.mode)
     curve = _train(model, tokens, recipe, precision, watch)
     estimate = cost.training_bytes(
         spec,
@@ -140,6 +142,7 @@ def _train_and_measure(
     last_tenth = curve[-max(1, len(curve) // 10) :]
     seen = {
         "ops": model.ops.name,
+        "compiled": str(engine.compile),
         "precision": str(precision),
         "tokenizer_sha256": tokens.tokenizer_sha256,
         "text_sha256": tokens.text_sha256,
@@ -156,7 +159,7 @@ def _train_and_measure(
     keep(model)
     return {
         **seen,
-        **_measure(model, tokens, recipe, precision),
+        **_measure(model, tokens, recipe, precision, engine.compile is Compile.GRAPHS),
         "outcome": Outcome.COMPLETE,
         "error": None,
     }
@@ -182,13 +185,15 @@ def _train(
 
 
 def _measure(
-    model: HybridLM, tokens: Tokens, recipe: Recipe, precision: Precision
+    model: HybridLM, tokens: Tokens, recipe: Recipe, precision: Precision, graphs: bool
 ) -> dict[str, Any]:
     model.zero_grad(set_to_none=True)
     losses = {
         domain: held_out_loss(model, tokens, domain, recipe, precision) for domain in tokens.domains
     }
-    speeds = {context: speed(model, context, precision) for context in recipe.contexts}
+    speeds = {
+        context: speed(model, context, precision, graphs=graphs) for context in recipe.contexts
+    }
     loads = [loss.loads for loss in losses.values()]
     return {
         "valid_bits_per_byte": {domain: loss.bits_per_byte for domain, loss in losses.items()},

@@ -8,8 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid.ops.cpu import check, conv_kernels
-from hybrid.ops.cpu.run import activation, added, array, cut, fresh, operator, run, whole, zeros_or
+from hybrid.ops.cpu import conv_kernels
+from hybrid.ops.cpu.run import (
+    activation,
+    added,
+    array,
+    cut,
+    fresh,
+    operator,
+    require_cpu,
+    run,
+    whole,
+    zeros_or,
+)
+from hybrid.ops.given import Shaped, check, sizes
 
 PIECE = 32  # tokens of a row that are one job
 ACTIVATION = 8  # multiplications a SiLU costs, about
@@ -20,20 +32,17 @@ def conv(
 ) -> tuple[Tensor, Tensor]:
     """Return (SiLU of the causal depthwise convolution (B, T, E), the new tail (B, W-1, E)).
 
-    Raises TypeError for dtypes other than the docstring of `check` allows, and ValueError for
-    shapes that disagree or are empty (a tail of length 0 is right where W = 1).
+    Raises TypeError for dtypes and devices this kernel does not take, and ValueError for shapes
+    that disagree or are empty (a tail of length 0 is right where W = 1).
     """
-    (B, T, E), W = (
-        check.sizes("conv", "x_BTE", x_BTE),
-        check.sizes("conv", "weight_EW", weight_EW)[1],
-    )
-    check.activations("conv", {"x_BTE": (x_BTE, (B, T, E))})
-    parameters = {
+    (B, T, E), W = sizes("conv", "x_BTE", x_BTE), sizes("conv", "weight_EW", weight_EW)[1]
+    require_cpu("conv", x_BTE)
+    others: Shaped = {
         "weight_EW": (weight_EW, (E, W)),
         "bias_E": (bias_E, (E,)),
         "tail_BLE": (tail_BLE, (B, W - 1, E)),
     }
-    check.parameters("conv", parameters)
+    check("conv", {"x_BTE": (x_BTE, (B, T, E))}, others)
     return _conv(x_BTE, weight_EW, bias_E, tail_BLE)
 
 

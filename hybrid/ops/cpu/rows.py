@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid.ops.cpu import row_kernels
-from hybrid.ops.cpu.check import FLOATS
 from hybrid.ops.cpu.run import added, array, operator, rows, run, whole
+from hybrid.ops.given import ACTIVATIONS
 from hybrid.ops.reference import IGNORED
 
 JOBS = 32  # of the norm's backward pass: each sums the weight's gradient over its own rows
@@ -59,7 +59,7 @@ def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
 
 def _require_floats(op: str, **given: torch.dtype) -> None:
     for name, dtype in given.items():
-        if dtype not in FLOATS:
+        if dtype not in ACTIVATIONS:
             raise TypeError(f"{op}: {name} is {dtype}; torch.float32 and torch.bfloat16 will do")
 
 

@@ -83,6 +83,12 @@ def whole(E: int) -> int:
     return -(-E // LANES) * LANES
 
 
+def require_cpu(op: str, x: Tensor) -> None:
+    """Raise TypeError for a tensor of another device."""
+    if not x.is_cpu:
+        raise TypeError(f"{op}: its input is on {x.device}; this kernel takes tensors on cpu")
+
+
 def flat(x: Tensor) -> Any:
     """Return the memory from the first to the last element of `x`, bfloat16 seen as int16.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid.ops.cpu import check, scan_kernels
+from hybrid.ops.cpu import scan_kernels
 from hybrid.ops.cpu.lanes import LANES
 from hybrid.ops.cpu.run import (
     activation,
@@ -18,10 +18,12 @@ from hybrid.ops.cpu.run import (
     cut,
     fresh,
     operator,
+    require_cpu,
     run,
     whole,
     zeros_or,
 )
+from hybrid.ops.given import Shaped, check, sizes
 
 # Tokens between two states saved for the backward pass: no slower than half as many, and smaller.
 CHUNK = 32
@@ -43,27 +45,26 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """Return Mamba's selective scan, gated: (y (B, T, E), the last state (B, E, N)).
 
-    `a` must not be above 0. Raises TypeError for dtypes other than the docstring of `check` allows,
-    and ValueError for shapes that disagree or are empty.
+    `a` must not be above 0. Raises TypeError for dtypes and devices this kernel does not take, and
+    ValueError for shapes that disagree or are empty.
     """
-    (B, T, E), N = check.sizes("scan", "u_BTE", u_BTE), check.sizes("scan", "a_EN", a_EN)[1]
-    activations = {
+    (B, T, E), N = sizes("scan", "u_BTE", u_BTE), sizes("scan", "a_EN", a_EN)[1]
+    require_cpu("scan", u_BTE)
+    activations: Shaped = {
         "u_BTE": (u_BTE, (B, T, E)),
         "raw_BTE": (raw_BTE, (B, T, E)),
         "b_BTN": (b_BTN, (B, T, N)),
         "c_BTN": (c_BTN, (B, T, N)),
         "gate_BTE": (gate_BTE, (B, T, E)),
     }
-    parameters = {
+    others: Shaped = {
         "bias_E": (bias_E, (E,)),
         "a_EN": (a_EN, (E, N)),
         "d_E": (d_E, (E,)),
         "h_BEN": (h_BEN, (B, E, N)),
     }
-    check.activations("scan", activations)
-    check.parameters("scan", parameters)
+    save = check("scan", activations, others)
     inputs = (u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, h_BEN)
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     y_BTE, last_BEN, _ = _scan(*inputs, save)
     return y_BTE, last_BEN
 
