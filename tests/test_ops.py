@@ -379,7 +379,11 @@ def big_calls(draw: Callable[..., Tensor]) -> list[tuple[Op, Tensors, Tensors]]:
     return [*calls, conv]
 
 
-def test_results_do_not_depend_on_threads(draw, threads) -> None:
+@pytest.mark.parametrize("native", [False, True])
+def test_results_do_not_depend_on_threads(draw, threads, native, monkeypatch) -> None:
+    if native and not cpu_run.native_threads():
+        pytest.skip("numba finds neither OpenMP nor TBB here")
+    monkeypatch.setattr(cpu_run, "native_threads", lambda: native)
     for call in big_calls(draw):
         found = []
         for count in (1, 2, 2, 5):

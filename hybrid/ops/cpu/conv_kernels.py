@@ -42,8 +42,10 @@ def convolved(rows, weight, bias, k, e):
 
 
 @kernel
-def conv_forward(first, last, piece, T, x, weight, bias, tail, y, new_tail):
+def conv_forward(first, last, piece, T, x_at, x_by, weight, bias, tail, y_at, y_by, new_tail):
     """Convolve and activate; `weight` is (W, E)."""
+    x = (x_at, x_by[0], x_by[1])
+    y = (y_at, y_by[0], y_by[1])
     W, E = weight.shape
     L = W - 1
     pieces = (T + piece - 1) // piece
@@ -100,12 +102,31 @@ def input_gradient(weight, first, t, T, e, gz, gnew, row):
 
 @kernel
 def conv_backward(
-    first, last, piece, T, x, weight, bias, tail, gy, gnew, gx, gweight, gbias, gtail
+    first,
+    last,
+    piece,
+    T,
+    x_at,
+    x_by,
+    weight,
+    bias,
+    tail,
+    gy_at,
+    gy_by,
+    gnew,
+    gx_at,
+    gx_by,
+    gweight,
+    gbias,
+    gtail,
 ):
     """Go back through the convolution; `gweight` is (jobs, W, E) and `gbias` (jobs, E).
 
     A piece also recomputes the L tokens after it, which its own reach.
     """
+    x = (x_at, x_by[0], x_by[1])
+    gy = (gy_at, gy_by[0], gy_by[1])
+    gx = (gx_at, gx_by[0], gx_by[1])
     W, E = weight.shape
     L = W - 1
     pieces = (T + piece - 1) // piece

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.core import cgutils, config
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
@@ -31,7 +31,27 @@ INTS = ir.VectorType(ir.IntType(32), LANES)
 SHORTS = ir.VectorType(ir.IntType(16), LANES)
 
 
-def kernel(function: Callable[..., None]) -> Any:
+class Kernel:
+    """A compiled function of (first, last, *rest), or the like: called as it is by one thread.
+
+    `shared(jobs, pieces, *rest)` does the jobs 0 to jobs - 1 on numba's threads.
+    """
+
+    def __init__(self, function: Callable[..., None]):
+        alone = njit(nogil=True, cache=True)(function)
+
+        @njit(nogil=True, parallel=True, cache=True)
+        def shared(jobs, pieces, *rest):
+            for i in prange(pieces):
+                alone(jobs * i // pieces, jobs * (i + 1) // pieces, *rest)
+
+        self.alone, self.shared = alone, shared
+
+    def __call__(self, *arguments: Any) -> None:
+        self.alone(*arguments)
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
     """Compile a function when first called, without Python's lock, and keep it on disk.
 
     Numba's cache notices a change only in a function's own file (its manual, "Caching
@@ -41,7 +61,7 @@ def kernel(function: Callable[..., None]) -> Any:
     before = settings.CACHE_DIR
     settings.CACHE_DIR = str(_cache_folder(before))
     try:
-        return njit(nogil=True, cache=True)(function)
+        return Kernel(function)
     finally:
         settings.CACHE_DIR = before
 

@@ -3,8 +3,9 @@
 Small sums and fills are left to numpy: torch shares them out among its own threads, and on a busy
 machine (several trials on few cores) waits for the last of them far longer than they take.
 
-Numba's own threads are not used: its built-in layer must not be entered from two Python threads at
-once. These threads only call kernels, which release Python's lock.
+Jobs are shared out through numba's threads where it finds OpenMP or TBB. Its built-in layer must
+not be entered from two Python threads at once; where there is no other, threads of Python call the
+kernels, which release Python's lock. Handing over a call then takes longer than a small one runs.
 """
 
 import os
@@ -13,12 +14,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba import config, njit, prange
 from torch import Tensor
 
-from hybrid.ops.cpu.lanes import LANES
+from hybrid.ops.cpu.lanes import LANES, Kernel
 
 INLINE = 1 << 18  # multiplications under which a second thread costs about as much as it saves
 PIECES_PER_THREAD = 4  # more than one, so that a thread slowed by something else holds up less
@@ -40,7 +43,36 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 _pools: list[ThreadPoolExecutor] = []
-os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+_layers: list[bool] = []  # whether numba's threads may be used; empty until asked
+
+
+def _forget() -> None:
+    """A child has none of its parent's threads, and OpenMP refuses to start some again."""
+    _pools.clear()
+    _layers[:] = [False] if _layers else []
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@njit(parallel=True)
+def _touch(room):
+    for i in prange(len(room)):
+        room[i] = i
+
+
+def native_threads() -> bool:
+    """Return whether numba has threads that any thread of Python may use."""
+    if not _layers:
+        settings: Any = config
+        if settings.THREADING_LAYER == "default":
+            settings.THREADING_LAYER = "threadsafe"
+        try:
+            _touch(np.empty(2))
+            _layers.append(numba.threading_layer() != "workqueue")
+        except ValueError:  # numba: no threading layer could be loaded
+            _layers.append(False)
+    return _layers[0]
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -50,16 +82,25 @@ def _pool() -> ThreadPoolExecutor:
     return _pools[0]
 
 
-def run(kernel: Callable[..., None], jobs: int, multiplications: int, *arguments: Any) -> None:
+def run(kernel: Kernel, jobs: int, multiplications: int, *arguments: Any) -> None:
     """Call kernel(first, last, *arguments) until all jobs are done, on torch's number of threads.
 
-    The caller works too, so a busy pool can slow a call but never block it. How the jobs are shared
-    out changes no result, if no job reads what another writes.
+    How the jobs are shared out changes no result, if no job reads what another writes.
     """
     threads = min(torch.get_num_threads(), jobs)
     if threads == 1 or multiplications < INLINE:
         kernel(0, jobs, *arguments)
-        return
+    elif native_threads():
+        settings: Any = config
+        threads = min(threads, settings.NUMBA_NUM_THREADS)
+        numba.set_num_threads(threads)
+        kernel.shared(jobs, threads, *arguments)
+    else:
+        _run_in_pool(kernel, jobs, threads, arguments)
+
+
+def _run_in_pool(kernel: Kernel, jobs: int, threads: int, arguments: tuple[Any, ...]) -> None:
+    """The caller works too, so a busy pool can slow a call but never block it."""
     pieces = min(jobs, threads * PIECES_PER_THREAD)
     waiting = deque((jobs * i // pieces, jobs * (i + 1) // pieces) for i in range(pieces))
 
@@ -104,8 +145,8 @@ def flat(x: Tensor) -> Any:
     return x.as_strided((last + 1,), (1,)).numpy()
 
 
-def activation(x_BTE: Tensor) -> tuple[Any, int, int]:
-    """Return (flat memory, elements from row to row, from token to token), in whole lanes.
+def activation(x_BTE: Tensor) -> tuple[Any, Any]:
+    """Return (flat memory, elements from row to row and from token to token), in whole lanes.
 
     What lies well is not copied: half of a fused projection, say.
     """
@@ -114,10 +155,10 @@ def activation(x_BTE: Tensor) -> tuple[Any, int, int]:
         x_BTE = F.pad(x_BTE, [0, whole(E) - E])
     if x_BTE.stride(2) != 1:
         x_BTE = x_BTE.contiguous()
-    return flat(x_BTE), *x_BTE.stride()[:2]
+    return flat(x_BTE), np.array(x_BTE.stride()[:2])
 
 
-def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, int, int]]:
+def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, Any]]:
     """Return (new memory for whole lanes of E channels in the dtype of `like`, its activation)."""
     x = like.new_empty(B, T, whole(E))
     return x, activation(x)
