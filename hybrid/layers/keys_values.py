@@ -83,5 +83,7 @@ def _own(x_BSKP: Tensor) -> Tensor:
 
     While gradients are recorded the graph keeps the whole anyway, and a copy would only cost time.
     """
+    if torch.is_grad_enabled():
+        return x_BSKP
     whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.nbytes
-    return x_BSKP if whole or torch.is_grad_enabled() else x_BSKP.clone()
+    return x_BSKP if whole else x_BSKP.clone()

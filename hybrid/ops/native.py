@@ -69,7 +69,12 @@ def grouped(x_nD: Tensor, weight_XFD: Tensor, count_X: Tensor) -> Tensor:
         x_nD = F.pad(x_nD, [0, wide_D - D])
         weight_XFD = F.pad(weight_XFD, [0, wide_D - D, 0, wide_F - F_out])
     ends_X = count_X.cumsum(0).to(torch.int32)
-    return F.grouped_mm(x_nD, weight_XFD.transpose(1, 2), offs=ends_X)[:, :F_out]
+    product = F.grouped_mm if x_nD.dtype is torch.bfloat16 else _grouped_mm_uncompiled
+    return product(x_nD, weight_XFD.transpose(1, 2), offs=ends_X)[:, :F_out]
+
+
+# torch.compile's rules for the grouped product know bfloat16 alone.
+_grouped_mm_uncompiled = torch.compiler.disable(F.grouped_mm)
 
 
 def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
