@@ -35,12 +35,14 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
 
-# mamba-ssm only for its Python formulas, which ours are held against; one that is there stays.
+# mamba-ssm only for its Python formulas, which ours are held against, and triton for its
+# interpreter; those that are there stay, since torch for CUDA brings a triton of its own.
 $(BIN)/.installed-dev: $(BIN)/.installed
 	$(PIP) install -q -c constraints.txt -e '.[dev,hf]'
 	$(BIN)/python -c 'from importlib.metadata import version; version("mamba-ssm")' 2>/dev/null \
 	    || MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	    $(PIP) install -q --no-deps --no-build-isolation mamba-ssm==2.3.2.post1
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install -q triton==3.9.0
 	touch $@
 
 clean:
