@@ -83,5 +83,7 @@ def _own(x_BSKP: Tensor) -> Tensor:
 
     While gradients are recorded the graph keeps the whole anyway, and a copy would only cost time.
     """
-    whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.nbytes
-    return x_BSKP if whole or torch.is_grad_enabled() else x_BSKP.clone()
+    if torch.is_grad_enabled():  # asked first: torch's compiler cannot trace what follows
+        return x_BSKP
+    whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.numel() * x_BSKP.element_size()
+    return x_BSKP if whole else x_BSKP.clone()
