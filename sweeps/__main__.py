@@ -1,4 +1,6 @@
-"""The command line: python -m sweeps run|list|table|plot|export|import|bench|profile|docs."""
+"""The command line: python -m sweeps run|list|table|plot|export|import|docs, and those of the
+benchmark, bench|profile|limits|bench-figure.
+"""
 
 import sys
 from collections.abc import Callable
@@ -144,6 +146,8 @@ def import_folder(
 
 app.command(name="bench")(plain_errors(bench_cli.bench))
 app.command(name="profile")(plain_errors(bench_cli.profile_step))
+app.command(name="limits")(plain_errors(bench_cli.largest_batch))
+app.command(name="bench-figure")(plain_errors(bench_cli.draw))
 
 
 @app.command(name="docs")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sweeps import catalog, measured_laws, results, table
 from sweeps.bench import page as speed
+from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
 from sweeps.trial.record import Record, schema_of
@@ -35,6 +36,11 @@ One row is one contender in one phase; one file in `bench/` is one run of `pytho
 ## Profile
 
 One row is one part of a training step; a file `bench/profile-*` is one `python -m sweeps profile`.
+""",
+    LimitRow: """
+## Limits
+
+One row is one batch in one phase; a file `bench/limits-*` is one run of `python -m sweeps limits`.
 """,
 }
 TABLE_HEAD = """

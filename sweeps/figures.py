@@ -59,7 +59,7 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
         for axes in (loss, prefill, decode, memory):
             _ratio_axis(axes, groups)
         figure.suptitle(_title(groups), x=0.01, ha="left", fontsize=9)
-        _spread_labels(figure)
+        spread_labels(figure)
     return figure
 
 
@@ -81,12 +81,12 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             line = group.sort_values("lr")
             colour, marker = COLOURS[index], MARKERS[index]
             axes.plot(line["lr"], line["loss"], color=colour, marker=marker, ms=4)
-            _label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
+            label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
         axes.set_xscale("log")
         axes.set_xlabel("highest learning rate")
         axes.set_ylabel("held-out bits per byte, mean over domains")
         axes.set_title("Learning rate by attention:Mamba ratio, one seed")
-        _spread_labels(figure)
+        spread_labels(figure)
     return figure
 
 
@@ -136,10 +136,10 @@ def _line(
         axes.plot(seeds, scale * rows[column], marker, color=colour, ms=3, alpha=0.5, mew=0)
     y, half = [m.mean for m in means], [np.nan_to_num(m.half) for m in means]
     axes.errorbar(x, y, half, color=colour, lw=1.5, capsize=3, marker=marker, ms=5)
-    _label(axes, name, (x[-1], y[-1]), colour)
+    label(axes, name, (x[-1], y[-1]), colour)
 
 
-def _label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
+def label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
     """Write `text` just right of the last point of a line, in the line's colour."""
     axes.annotate(
         text,
@@ -152,7 +152,7 @@ def _label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> No
     )
 
 
-def _spread_labels(figure: Figure) -> None:
+def spread_labels(figure: Figure) -> None:
     """Move the labels of lines that end close together apart, just so far that they can be read."""
     figure.draw_without_rendering()  # only now is it known where a point lies
     pixels_per_point = figure.dpi / 72

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 from typer.testing import CliRunner
 
 from hybrid.flops import forward_flops, training_flops
@@ -20,7 +21,7 @@ from hybrid.model import HybridLM, build
 from hybrid.ops import REFERENCE, names_for
 from hybrid.spec import Attention, MoE
 from sweeps import __main__ as cli
-from sweeps.bench import agree, entries, page, peak, phases, profile, record, run, table
+from sweeps.bench import agree, entries, ours, page, peak, phases, profile, record, run, table
 from sweeps.bench.clock import Patience, Task, interleave, ratios, spread, warm_up
 from sweeps.bench.ours import Ours, scan_sizes
 from sweeps.bench.parts import OTHER, OUTSIDE, part_of
@@ -30,6 +31,7 @@ from sweeps.bench.record import Row, Status
 from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.process import process_context
+from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
 
 PEERS = {
@@ -116,7 +118,7 @@ def test_our_back_ends_say_the_same(name):
     setting = setting_of()
     source = disturbed(setting)
     mine, truth = entries.ALL[name](source), Ours(source, "reference")
-    for ask in (agree.trained_answers, agree.served_answers):
+    for ask in (agree.trained_answers, agree.served_answers, agree.scan_trained_answers):
         found = agree.agreement(ask(mine, setting), ask(truth, setting))
         assert found.problem(Precision.FP32) is None
 
@@ -152,6 +154,50 @@ def test_the_baseline_is_the_fastest_back_end_or_the_first_asked_for():
     )
     with pytest.raises(ValueError, match="ops='cup' must be one of reference, torch, cpu"):
         entries.chosen(("cup",), False, device)
+
+
+def test_on_cuda_ours_is_also_offered_compiled_and_on_a_cpu_only_when_asked():
+    cuda = entries.chosen((), False, torch.device("cuda"))
+    assert {"ours (triton)", "ours (triton, compiled)", "ours (triton, graphs)"} <= set(cuda)
+    assert "ours (torch)" in cuda
+    assert "ours (torch, compiled)" not in cuda
+    assert not any("compiled" in x or "graphs" in x for x in HERE)
+    both = entries.chosen(("cpu",), False, torch.device("cpu"), [Compile.ON, Compile.OFF])
+    assert both == ("ours (cpu)", "ours (cpu, compiled)")
+    assert set(both) <= set(entries.ALL)
+    assert run.candidates(both, Phase.TRAIN) == list(both)
+    assert run.candidates(both, Phase.SCAN) == ["ours (cpu)"]
+
+
+@pytest.fixture
+def compiler():
+    """The compiler's settings, as they were afterwards."""
+    with dynamo.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        yield dynamo
+
+
+@pytest.mark.parametrize("compiled", Compile)
+def test_ours_is_compiled_as_a_sweep_compiles_it(compiled, monkeypatch, compiler):
+    modes = []
+    monkeypatch.setattr(HybridLM, "compile_passes", lambda model, mode: modes.append(mode))
+    monkeypatch.setattr(ours, "prepare", lambda model, cache, graphs: graphs)
+    contender = Ours(build(DENSE), "cpu", compiled)
+    assert modes == ([] if compiled is Compile.OFF else [compiled.mode])
+    assert contender.ready([]) is (compiled is Compile.GRAPHS)
+    assert compiler.fail_on_recompile_limit_hit is (compiled is not Compile.OFF)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, as it compiles
+def test_ours_says_the_same_when_it_is_compiled(compiler):
+    setting = setting_of(phases=(Phase.TRAIN,))
+    source = disturbed(setting)
+    mine, truth = Ours(source, "cpu", Compile.ON), Ours(source, "reference")
+    for ask in (agree.trained_answers, agree.served_answers):
+        found = agree.agreement(ask(mine, setting), ask(truth, setting))
+        assert found.problem(Precision.FP32) is None
+    step = phases.train_step(mine, setting)
+    step.call(step.prepare())
 
 
 def test_a_peer_that_is_not_installed_has_a_row_that_says_how_to_get_it(monkeypatch):
@@ -430,7 +476,7 @@ def test_markdown_shows_times_ratios_and_what_was_not_timed(made_up):
 
 
 def test_the_page_says_what_was_not_measured_and_keeps_gpus_apart(made_up, tmp_path):
-    assert page.page(tmp_path).count("Not measured.") == 3
+    assert page.page(tmp_path).count("Not measured.") == 5
     record.write(made_up, tmp_path)
     text = page.page(tmp_path)
     assert "## On the CPU\n\n| phase |" in text
@@ -439,7 +485,7 @@ def test_the_page_says_what_was_not_measured_and_keeps_gpus_apart(made_up, tmp_p
     record.write(gpu, tmp_path)
     text = page.page(tmp_path)
     assert "## On A GPU\n\n| phase |" in text
-    assert text.count("Not measured.") == 1
+    assert text.count("Not measured.") == 3
 
 
 # --- the profile
@@ -505,12 +551,13 @@ def test_the_benchmark_runs_from_end_to_end(tmp_path):
     assert set(frame["contender"]) == {*HERE, *entries.PEERS}
     timed_phases = frame.groupby("phase")["contender"].count().to_dict()
     whole, ours = len(HERE) + len(entries.PEERS), len(HERE)
-    assert timed_phases == {"train": whole, "prefill": whole, "decode": whole, "scan": ours}
+    scans = {"scan": ours, "scan-train": ours}
+    assert timed_phases == {"train": whole, "prefill": whole, "decode": whole} | scans
     assert (frame["median_s"] > 0).all()
     assert (frame["rounds"] == 2).all()
     assert frame["peak_bytes"].isna().all()
     assert (frame["fraction_of_gemm"].dropna() > 0).all()
-    assert (frame["elements_per_s"].notna() == (frame["phase"] == "scan")).all()
+    assert (frame["elements_per_s"].notna() == frame["phase"].isin([*scans])).all()
     assert "On the CPU\n\n| phase" in page.page(tmp_path)
 
 

@@ -31,7 +31,7 @@ def invoke(command: str):
 
 
 # Those that would write or need a run of one's own have tests of their own.
-ELSEWHERE = ("plot", "export", "import", "bench", "profile")
+ELSEWHERE = ("plot", "export", "import", "bench", "profile", "limits")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(ELSEWHERE)])

@@ -83,7 +83,7 @@ def _own(x_BSKP: Tensor) -> Tensor:
 
     While gradients are recorded the graph keeps the whole anyway, and a copy would only cost time.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled():  # asked first: torch's compiler cannot trace what follows
         return x_BSKP
-    whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.nbytes
+    whole = x_BSKP.untyped_storage().nbytes() == x_BSKP.numel() * x_BSKP.element_size()
     return x_BSKP if whole else x_BSKP.clone()

@@ -72,6 +72,13 @@ def scanned_answers(contender: Contender, setting: Setting) -> Answers:
     return Answers(contender.scan(batch=setting.batch, tokens=setting.tokens)(), None)
 
 
+def scan_trained_answers(contender: Contender, setting: Setting) -> Answers:
+    """Return what the scan alone makes of random numbers, and its gradients, side by side."""
+    assert isinstance(contender, Ours)
+    call = contender.scan_step(batch=setting.batch, tokens=setting.tokens, dtype=torch.float32)
+    return Answers(torch.cat([x.flatten() for x in call()]), None)
+
+
 def agreement(mine: Answers, baseline: Answers) -> Agreement:
     """Return how far `mine` are from the baseline's."""
     ours = baseline.logits.float()
@@ -87,9 +94,9 @@ def training_batch(setting: Setting, step: int) -> tuple[Tensor, Tensor]:
     return row_BT[:, :-1], row_BT[:, 1:]
 
 
-def prompt(setting: Setting, tokens: int) -> Tensor:
-    """Return random tokens (1, `tokens`)."""
-    return _random_ids(setting, 1, tokens, stream=-1)
+def prompt(setting: Setting, tokens: int, rows: int = 1) -> Tensor:
+    """Return random tokens (`rows`, `tokens`)."""
+    return _random_ids(setting, rows, tokens, stream=-1)
 
 
 def _random_ids(setting: Setting, rows: int, tokens: int, stream: int) -> Tensor:

@@ -70,6 +70,11 @@ def interleave(
     return rounds
 
 
+def repeat(task: Task, times: int, now: Clock) -> list[float]:
+    """Return the seconds of `times` calls, one after the other."""
+    return [_once(task, now).timed_s for _ in range(times)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Call:
     timed_s: float

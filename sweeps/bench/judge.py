@@ -9,6 +9,7 @@ from sweeps.bench.agree import (
     Agreement,
     Answers,
     agreement,
+    scan_trained_answers,
     scanned_answers,
     served_answers,
     trained_answers,
@@ -24,6 +25,7 @@ ANSWERS: dict[Phase, Ask] = {
     Phase.PREFILL: served_answers,
     Phase.DECODE: served_answers,
     Phase.SCAN: scanned_answers,
+    Phase.SCAN_TRAIN: scan_trained_answers,
 }
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,10 +29,25 @@ CLEAR_REFS = Path("/proc/self/clear_refs")  # Linux; elsewhere a peak counts fro
 
 
 def peak_bytes(setting: Setting, name: str, phase: Phase, context: int | None) -> int:
-    """Return by how much memory grew at its peak; RuntimeError if the process died over it."""
+    """Return by how much memory grew at its peak; `Died` if the process did."""
+    return in_process(_measure, setting, name, phase, context)
+
+
+class Died(RuntimeError):
+    """A process ended without an answer."""
+
+    def __init__(self, exit_code: int | None):
+        super().__init__(
+            f"memory was not measured: the process for it ended with exit code {exit_code}"
+        )
+        self.exit_code = exit_code
+
+
+def in_process(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `measure` returns in a process of its own; `Died` if there is no answer."""
     ours, theirs = process_context().Pipe()
     process = process_context().Process(
-        target=_measure, args=(theirs, setting, name, phase, context), daemon=True
+        target=_send, args=(theirs, measure, arguments), daemon=True
     )
     process.start()
     theirs.close()
@@ -39,9 +55,7 @@ def peak_bytes(setting: Setting, name: str, phase: Phase, context: int | None) -
         return ours.recv()
     except (EOFError, ConnectionResetError):
         process.join()
-        raise RuntimeError(
-            f"memory was not measured: the process for it ended with exit code {process.exitcode}"
-        ) from None
+        raise Died(process.exitcode) from None
     finally:
         process.join()
 
@@ -54,12 +68,14 @@ def growth(run: Callable[[], object], device: torch.device) -> int:
     return memory.peak_bytes() - memory.baseline_bytes
 
 
-def _measure(
-    pipe: Connection, setting: Setting, name: str, phase: Phase, context: int | None
-) -> None:
+def _send(pipe: Connection, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    pipe.send(measure(*arguments))
+
+
+def _measure(setting: Setting, name: str, phase: Phase, context: int | None) -> int:
     source = build(setting.spec, seed=setting.seed, device=setting.device)
     contender = ALL[name](source)
-    _touch(contender, setting)
+    touch(contender, setting)
     todo = task(contender, setting, phase, context)
 
     def twice() -> None:
@@ -68,10 +84,10 @@ def _measure(
         forget_peak(setting.device)
         todo.call(prepared)
 
-    pipe.send(growth(twice, setting.device))
+    return growth(twice, setting.device)
 
 
-def _touch(contender: Contender, setting: Setting) -> None:
+def touch(contender: Contender, setting: Setting) -> None:
     """Do one tiny piece of everything, and keep nothing of it."""
     small = replace(setting, batch=1, tokens=PROMPT, decode_tokens=1)
     nats, _ = contender.loss(*training_batch(small, 0))

@@ -13,6 +13,7 @@ from sweeps.bench.contender import Contender
 from sweeps.bench.ours import Ours
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial.device import autocast
+from sweeps.trial.recipe import Precision
 
 BALANCE = 0.001  # weight of the load-balancing loss; Jamba's released configuration
 CLIP_NORM = 1.0
@@ -84,10 +85,19 @@ def scan(contender: Contender, setting: Setting) -> Task:
     return Task(prepare=lambda: None, call=run)
 
 
+def scan_step(contender: Contender, setting: Setting) -> Task:
+    """Return a scan alone as training has it: forward, and the gradients of all its inputs."""
+    assert isinstance(contender, Ours)
+    dtype = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}[setting.precision]
+    call = contender.scan_step(batch=setting.batch, tokens=setting.tokens, dtype=dtype)
+    return Task(prepare=lambda: None, call=lambda _: call())
+
+
 def task(contender: Contender, setting: Setting, phase: Phase, context: int | None) -> Task:
     """Return the task of a phase; `context` is None unless tokens are read into a cache."""
     if context is None:
-        return {Phase.TRAIN: train_step, Phase.SCAN: scan}[phase](contender, setting)
+        alone = {Phase.TRAIN: train_step, Phase.SCAN: scan, Phase.SCAN_TRAIN: scan_step}
+        return alone[phase](contender, setting)
     return {Phase.PREFILL: prefill, Phase.DECODE: decode}[phase](contender, setting, context)
 
 
@@ -98,6 +108,7 @@ def tokens_of(setting: Setting, phase: Phase, context: int | None) -> int:
         Phase.PREFILL: context,
         Phase.DECODE: setting.decode_tokens,
         Phase.SCAN: setting.batch * setting.tokens,
+        Phase.SCAN_TRAIN: setting.batch * setting.tokens,
     }
     tokens = of_phase[phase]
     assert tokens is not None

@@ -2,6 +2,7 @@
 
     results/local/bench/20260101T120000-1a2b3c4d.parquet            time and commit
     results/local/bench/profile-20260101T120000-1a2b3c4d.parquet    sweeps/bench/profile.py
+    results/local/bench/limits-20260101T120000-1a2b3c4d.parquet     sweeps/bench/limits.py
 
 Files are written through sweeps/trial/record.py. What was not measured is null. A contender that is
 absent, fails or differs has a row that says so.
@@ -35,6 +36,7 @@ class Status(StrEnum):
     DIFFERS = "differs"  # it does not compute what the baseline does
     FAILS = "fails"  # an exception, in `notes`
     ABSENT = "absent"  # not installed; `notes` say how to
+    OUT_OF_MEMORY = "out of memory"  # of `python -m sweeps limits`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class Row(Origin):
     """One contender in one phase."""
 
     contender: str = column("whose implementation")
-    phase: Phase = column("train, prefill, decode or scan")
+    phase: Phase = column("train, prefill, decode, scan or scan-train")
     context: int | None = column("tokens read, or before decoding", "tokens", optional=True)
     status: Status = column("timed, differs, fails or absent")
     notes: list[str] = column("what a reader has to know")

@@ -18,7 +18,7 @@ from hybrid.roofline import read_bytes
 from sweeps.bench.clock import Clock
 from sweeps.bench.ours import scan_sizes
 from sweeps.bench.phases import clock
-from sweeps.bench.setting import Phase, Setting
+from sweeps.bench.setting import SCANS, Phase, Setting
 
 # In and out. Torch shares out among its threads only what is longer than 2^15 elements.
 CACHED_FLOATS, UNCACHED_FLOATS = 1 << 17, 1 << 25
@@ -64,8 +64,8 @@ def flops_of_call(setting: Setting, phase: Phase, context: int | None) -> float 
 
 
 def elements_of_call(setting: Setting, phase: Phase, context: int | None) -> float | None:
-    """Return the (token, channel, state) elements of one call of the scan; else None."""
-    if phase is not Phase.SCAN:
+    """Return the (token, channel, state) elements of one call of a scan; else None."""
+    if phase not in SCANS:
         return None
     E, N = scan_sizes(setting.spec)
     return setting.batch * setting.tokens * E * N

@@ -14,7 +14,7 @@ from sweeps.bench.judge import ANSWERS, Say, Verdict, failure
 from sweeps.bench.peak import peak_bytes
 from sweeps.bench.reckon import shares, timed
 from sweeps.bench.record import Origin, Row, Status, origin
-from sweeps.bench.setting import Phase, Setting
+from sweeps.bench.setting import SCANS, Phase, Setting
 
 
 def run(
@@ -32,14 +32,14 @@ def run(
 
 def contexts(setting: Setting, phase: Phase) -> tuple[int | None, ...]:
     """Return the contexts a phase is timed at: none for a scan that the model does not have."""
-    if phase is Phase.SCAN and not any(isinstance(x.mixer, Mamba) for x in setting.spec.layers):
+    if phase in SCANS and not any(isinstance(x.mixer, Mamba) for x in setting.spec.layers):
         return ()
     return setting.contexts if phase in (Phase.PREFILL, Phase.DECODE) else (None,)
 
 
 def candidates(names: Sequence[str], phase: Phase) -> list[str]:
-    """Return who has the phase at all: a scan of its own only our back ends."""
-    return [name for name in names if phase is not Phase.SCAN or name in entries.OURS]
+    """Return who has the phase at all: a scan of its own only our back ends, uncompiled."""
+    return [name for name in names if phase not in SCANS or name in entries.SCANS]
 
 
 class Bench:
@@ -82,9 +82,9 @@ class Bench:
         return [self._row(name, phase, context, verdicts[name], rounds) for name in names]
 
     def _compared(self, phase: Phase) -> dict[str, Verdict]:
-        if not contexts(self.setting, phase):
-            return {}
         able = {name: self.contenders[name] for name in candidates([*self.contenders], phase)}
+        if not able or not contexts(self.setting, phase):
+            return {}
         self.say(f"{phase}: do all compute the same?")
         return judge.compare(able, self.names[0], ANSWERS[phase], self.setting, self.say)
 

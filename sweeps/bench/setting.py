@@ -16,7 +16,11 @@ class Phase(StrEnum):
     TRAIN = "train"  # a step: forward, loss, backward, clip, AdamW
     PREFILL = "prefill"  # a prompt read at batch 1
     DECODE = "decode"  # greedy tokens at batch 1, after a context
-    SCAN = "scan"  # Mamba's scan alone, forward; ours only
+    SCAN = "scan"  # Mamba's scan alone, forward, in fp32; ours only
+    SCAN_TRAIN = "scan-train"  # the same with its gradients, in the precision of the run
+
+
+SCANS = (Phase.SCAN, Phase.SCAN_TRAIN)
 
 
 BLOCK = 8  # layers, as in the paper

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from sweeps.bench.record import Status
-from sweeps.bench.setting import Phase
+from sweeps.bench.setting import SCANS, Phase
 
 NOTHING = "-"  # not measured
 
@@ -28,13 +28,13 @@ def time(row: pd.Series) -> str:
     """The median and its quartiles: of a token when decoding, else of a call."""
     each = row["call_tokens"] if row["phase"] == Phase.DECODE else 1
     low, middle, high = (1e3 * row[name] / each for name in ("low_s", "median_s", "high_s"))
-    return f"{_digits(middle)} ({_digits(low)} to {_digits(high)})"
+    return f"{digits(middle)} ({digits(low)} to {digits(high)})"
 
 
 def speed(row: pd.Series) -> str:
-    if row["phase"] == Phase.SCAN:
+    if row["phase"] in SCANS:
         return f"{row['elements_per_s'] / 1e6:,.0f} M elements/s"
-    return f"{_digits(row['tokens_per_s'])} tokens/s"
+    return f"{digits(row['tokens_per_s'])} tokens/s"
 
 
 def ratio(row: pd.Series) -> str:
@@ -42,7 +42,7 @@ def ratio(row: pd.Series) -> str:
         return NOTHING
     if row["contender"] == row["baseline"]:
         return "1"
-    low, middle, high = (_digits(row[name]) for name in ("ratio_low", "ratio", "ratio_high"))
+    low, middle, high = (digits(row[name]) for name in ("ratio_low", "ratio", "ratio_high"))
     return f"{middle} ({low} to {high})"
 
 
@@ -113,7 +113,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
     found = [f"{', '.join(names)}: {sentence}" for sentence, names in whose.items()]
     compared = frame.dropna(subset=["logits_difference"])
     compared = compared[compared["contender"] != compared["baseline"]]
-    compared = compared[compared["phase"] != Phase.SCAN]
+    compared = compared[~compared["phase"].isin(SCANS)]
     if len(compared):
         worst = compared.groupby("contender", sort=False)["logits_difference"].max()
         each = ", ".join(f"{name} {value:.0e}" for name, value in worst.items())
@@ -135,16 +135,26 @@ def machine(frame: pd.DataFrame) -> str:
 def provenance(frame: pd.DataFrame) -> str:
     """Return where the numbers come from."""
     row = frame.iloc[0]
-    versions = ", ".join(f"{name} {version}" for name, version in dict(row["versions"]).items())
+    return (
+        f"{where(row)}, {row['params']:,} parameters, training "
+        f"batches of {row['batch']} x {row['tokens']} tokens; {versions(row)}."
+    )
+
+
+def where(row: pd.Series) -> str:
+    """Return the command, the moment, the commit, the machine and the precision of a row."""
     commit = "no checkout" if row["git_commit"] is None else f"commit {row['git_commit'][:12]}"
     changed = " with changes" if row["git_dirty"] else ""
     return (
         f"`{row['command']}`, {row['started_utc']}, {commit}{changed}, {row['machine']} "
-        f"({row['threads']} threads), {row['precision']}, {row['params']:,} parameters, training "
-        f"batches of {row['batch']} x {row['tokens']} tokens; {versions}."
+        f"({row['threads']} threads), {row['precision']}"
     )
 
 
-def _digits(value: float) -> str:
+def versions(row: pd.Series) -> str:
+    return ", ".join(f"{name} {version}" for name, version in dict(row["versions"]).items())
+
+
+def digits(value: float) -> str:
     """Return about three digits, never an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

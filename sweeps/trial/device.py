@@ -62,6 +62,14 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory was exhausted, on a GPU or on the CPU."""
+    # On the CPU torch has no class of its own for this, only a message.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        "can't allocate memory" in str(error)
+    )
+
+
 class PeakMemory:
     """Watches the peak from its making on: CUDA's allocator, or the process's resident set.
 

@@ -25,6 +25,7 @@ from sweeps.trial.device import (
     PeakMemory,
     choose_device,
     choose_precision,
+    is_out_of_memory,
     itemsize,
     machine_name,
 )
@@ -213,11 +214,7 @@ def _mean_loads(loads: list[tuple[tuple[float, ...], ...]]) -> list[list[float]]
 
 
 def _outcome_of(error: Exception) -> Outcome:
-    # On the CPU torch has no class of its own for this, only a message.
-    exhausted = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "can't allocate memory" in str(error)
-    )
-    return Outcome.OUT_OF_MEMORY if exhausted else Outcome.FAILED
+    return Outcome.OUT_OF_MEMORY if is_out_of_memory(error) else Outcome.FAILED
 
 
 def _last_lines(error: Exception) -> str:
