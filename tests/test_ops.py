@@ -5,6 +5,9 @@ the CPU kernels alone (errors, threads, registration) come last. One file,
 since one contract runs over all of them.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -504,3 +507,25 @@ def test_auto_on_the_cpu_is_its_kernels() -> None:
 def test_ops_that_cannot_run_are_refused(name: str, device: torch.device, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find(name, device)
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_the_kernels_on_disk(tmp_path) -> None:
+    """Also those for several threads, which a closure would compile anew in every process."""
+    program = """
+import torch
+from hybrid.ops.cpu import row_kernels, rows
+rows.silu_and_mul(torch.ones(512, 256))
+kernel = row_kernels.silu_forward
+print(sum(x.stats.cache_hits[s] for x in (kernel.alone, kernel.shared) for s in x.stats.cache_hits))
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    hits = [
+        int(subprocess.run([sys.executable, "-c", program], env=environment, **TEXT).stdout)
+        for _ in range(2)
+    ]
+    assert hits[0] == 0
+    assert hits[1] > 0
+
+
+TEXT: Any = {"capture_output": True, "text": True, "check": True}

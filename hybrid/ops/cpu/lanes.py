@@ -15,6 +15,7 @@ import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from llvmlite import ir
@@ -31,6 +32,11 @@ INTS = ir.VectorType(ir.IntType(32), LANES)
 SHORTS = ir.VectorType(ir.IntType(16), LANES)
 
 
+def _share(jobs, pieces, *rest):
+    for i in prange(pieces):
+        alone(jobs * i // pieces, jobs * (i + 1) // pieces, *rest)  # type: ignore[name-defined]  # noqa: F821
+
+
 class Kernel:
     """A compiled function of (first, last, *rest), or the like: called as it is by one thread.
 
@@ -38,14 +44,15 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., None]):
-        alone = njit(nogil=True, cache=True)(function)
-
-        @njit(nogil=True, parallel=True, cache=True)
-        def shared(jobs, pieces, *rest):
-            for i in prange(pieces):
-                alone(jobs * i // pieces, jobs * (i + 1) // pieces, *rest)
-
-        self.alone, self.shared = alone, shared
+        self.alone = njit(nogil=True, cache=True)(function)
+        # A function of its own for each kernel, with the kernel among its globals: a closure would
+        # be another function to numba's cache in every process.
+        share = FunctionType(_share.__code__, {"prange": prange, "alone": self.alone})
+        share.__module__, share.__qualname__ = (
+            function.__module__,
+            f"{function.__qualname__}_shared",
+        )
+        self.shared = njit(nogil=True, parallel=True, cache=True)(share)
 
     def __call__(self, *arguments: Any) -> None:
         self.alone(*arguments)
