@@ -219,7 +219,9 @@ def attention_begin(x, norm, eps, qkv, H, P, position, theta, keys, values, kept
             set_element(values, at + i, out[(H + K) * P + i])
 
 
-@njit(nogil=True)
+# Inlined by numba itself, as in `conv_kernels.py`: a call would count references to its arrays,
+# atomically, for every key.
+@njit(nogil=True, inline="always")
 def dot(q, at_q, keys, at, P):
     """Return the product of one query and one key."""
     whole = P - P % LANES
