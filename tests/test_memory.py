@@ -149,6 +149,22 @@ def test_working_bytes_are_those_of_a_prefill(name, itemsize):
     assert counted == pytest.approx(passing - weights, rel=WORKING_TOLERANCE)
 
 
+def test_a_long_prompt_holds_weights_cache_and_one_chunk():
+    """No mask, copy or old cache beside them is larger than a third of all that."""
+    spec, tokens, chunk = replace(HYBRID, vocab=64), 16_384, 4096
+    model = build(spec)
+    ids_1T = torch.arange(tokens)[None] % spec.vocab
+    with Live(*model.parameters()) as live:
+        held = generate.prefill(model, ids_1T, chunk=chunk)
+    del held
+    counted = (
+        weight_bytes(spec, Weights.FP32)
+        + cost.cache_bytes(spec, batch=1, tokens=tokens, itemsize=4)
+        + working_bytes(spec, batch=1, tokens=chunk, itemsize=4)
+    )
+    assert live.peak <= 1.3 * counted
+
+
 def test_the_chunk_of_the_scan_is_that_of_the_kernel():
     assert SCAN_CHUNK == scan.CHUNK
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hybrid.ops.reference import IGNORED, visible
 
-MASK_ELEMENTS = 1 << 22  # of a mask made at once
+MASK_ELEMENTS = 1 << 20  # of a mask made at once
 STRIDE_BYTES = 16  # torch's grouped product wants every row of a matrix to start at a multiple
 
 
