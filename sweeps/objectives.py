@@ -144,9 +144,7 @@ def _at(values: Mapping[int, float] | None, column: str, context: int | None) ->
     measured = sorted(values or {})
     chosen = measured[-1] if context is None and measured else context
     if not values or chosen not in values:
-        raise ValueError(
-            f"{column} was not measured at {chosen}; the recipe's contexts: {measured}"
-        )
+        raise ValueError(f"{column} was not measured at {chosen}; measured were {measured}")
     return values[chosen]
 
 

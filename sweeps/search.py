@@ -17,12 +17,13 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
-from optuna.exceptions import TrialPruned
+from optuna.exceptions import ExperimentalWarning, TrialPruned
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import BaseTrial
@@ -134,10 +135,12 @@ class Hunt:
         return {f"{i:05d}": {} for i in range(self.search.n_trials[self.scale])}
 
     def sampler(self, seed: int) -> BaseSampler:
-        return self.search.sampler(seed)
+        with _chosen_knowingly():
+            return self.search.sampler(seed)
 
     def pruner(self) -> BasePruner:
-        return self.search.pruner()
+        with _chosen_knowingly():
+            return self.search.pruner()
 
     def play(self, trial: BaseTrial, obtain: Obtain, history: History) -> Sequence[float]:
         spec, recipe = self._suggest(trial)
@@ -261,6 +264,14 @@ class Hunt:
         """Return a name for an architecture: equal for equal specs, whatever trial chose them."""
         digest = hashlib.sha256(codec.dumps(spec).encode()).hexdigest()[:8]
         return f"{spec.ratio}-{digest}"
+
+
+@contextmanager
+def _chosen_knowingly() -> Iterator[None]:
+    """Silence Optuna's note that what a search names is experimental: every worker would say it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 class OverBudget(Refused):

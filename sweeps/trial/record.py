@@ -30,14 +30,21 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     DIVERGED = "diverged"  # a training loss that is not finite
-    OUT_OF_MEMORY = "out_of_memory"
+    PRUNED = "pruned"  # stopped on purpose; `error` holds the reason
+    REFUSED = "refused"  # over a budget by arithmetic; nothing was built
+    OUT_OF_MEMORY = "out_of_memory"  # of the GPU, the machine, or over the limit it was given
+    TIMED_OUT = "timed_out"
     FAILED = "failed"  # an exception, in `error`
     CRASHED = "crashed"  # the process died; `error` names the signal or exit code
 
     @property
     def settled(self) -> bool:
         """Whether running the same trial again could not end otherwise."""
-        return self in (Outcome.COMPLETE, Outcome.DIVERGED)
+        return self in (Outcome.COMPLETE, Outcome.DIVERGED, Outcome.PRUNED, Outcome.REFUSED)
+
+
+class RecordNotWritten(OSError):
+    """A record could not be written, for want of space say; nothing is left of it on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
