@@ -22,6 +22,7 @@ from sweeps.study import (
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.engine import Engine
+from sweeps.trial.events import Event
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.train import Step
 
@@ -84,8 +85,13 @@ class Worker:
             matched=point.matched,
             attempt=len(attempts),
         )
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Step):
+                watcher.step(event)
+
         record = run_in_process(
-            point, label, self.engine, self.folder, watcher.step, self.keep_weights
+            point, label, self.engine, self.folder, watch, keep_weights=self.keep_weights
         )
         watcher.ended(record)
         if record.outcome is not Outcome.COMPLETE:
