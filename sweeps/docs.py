@@ -11,7 +11,8 @@ from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
-from sweeps.trial.record import Record, schema_of
+from sweeps.trial.columns import schema_of
+from sweeps.trial.record import Record
 
 COLUMNS = Path("docs/results.md")
 LAWS = Path("docs/laws.md")

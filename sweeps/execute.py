@@ -20,7 +20,7 @@ from sweeps.progress import SweepProgress
 from sweeps.storage import open_storage, shown
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.ledger import Ledger
+from sweeps.trial.record import Ledger
 from sweeps.worker import Worker
 
 

@@ -20,7 +20,7 @@ from sweeps.figures import STYLE, save
 from sweeps.plan import Plan
 from sweeps.replay import OUTCOME, REFUSED
 from sweeps.search import LR_AT_EDGE, Hunt
-from sweeps.trial.ledger import Ledger
+from sweeps.trial.record import Ledger
 
 MOST_ROWS = 30
 LEAST_FOR_IMPORTANCE = 4  # complete trials; with fewer, the figure would be noise

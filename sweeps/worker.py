@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps import studies
 from sweeps.beat import Beat, Watchman
-from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.jobs import Terms
+from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.process import run_in_process
 from sweeps.replay import (
     ATTEMPTS,
@@ -31,8 +31,7 @@ from sweeps.search import OverBudget
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.events import Event, Stop
-from sweeps.trial.ledger import Ledger
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, Ledger, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, run_id
 
 WAIT_SECONDS = 1.0
