@@ -47,7 +47,8 @@ def test_a_terminal_shows_bars():
 
 
 def test_a_failure_shows_its_last_line_and_counts_when_it_is_final():
-    failed = {"outcome": Outcome.FAILED, "error": "Traceback\nValueError: no"}
+    error = "Traceback\nValueError: no\n\nthe last lines of log.txt:\nstep 1/2"
+    failed = {"outcome": Outcome.FAILED, "error": error}
     assert "[4/10] 1:0 seed 0  failed: ValueError: no" in shown(terminal=False, **failed)
     assert "[5/10]" in shown(terminal=False, **failed, attempt=1)
     assert "[5/10]" in shown(terminal=False, outcome=Outcome.DIVERGED)

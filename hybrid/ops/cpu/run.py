@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import config, njit, prange
+from numba import config
 from torch import Tensor
 
 from hybrid.ops.cpu.lanes import LANES, Kernel
@@ -55,12 +55,6 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-@njit(parallel=True)
-def _touch(room):
-    for i in prange(len(room)):
-        room[i] = i
-
-
 def native_threads() -> bool:
     """Return whether numba has threads that any thread of Python may use."""
     if not _layers:
@@ -68,7 +62,7 @@ def native_threads() -> bool:
         if settings.THREADING_LAYER == "default":
             settings.THREADING_LAYER = "threadsafe"
         try:
-            _touch(np.empty(2))
+            numba.get_num_threads()  # starts them, and compiles nothing
             _layers.append(numba.threading_layer() != "workqueue")
         except ValueError:  # numba: no threading layer could be loaded
             _layers.append(False)
