@@ -113,7 +113,6 @@ def _postgres(parsed: URL, connections: int) -> BaseStorage:
         parsed,
         {
             "connect_args": POSTGRES_CONNECT,
-            "pool_pre_ping": True,
             "pool_size": 1,  # a worker that trains holds one connection of the server's, not five
             "max_overflow": max(connections - 1, 0),
         },
