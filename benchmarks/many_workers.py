@@ -151,7 +151,9 @@ def simulate(database: str, url: str, load: Load) -> Report:
     ready, go, results = context.Semaphore(0), context.Event(), context.Queue()
     pieces = batched(list(range(load.workers)), THREADS_PER_PROCESS)
     processes = [
-        context.Process(target=_work_or_say, args=(url, load, piece, ready, go, results), daemon=True)
+        context.Process(
+            target=_work_or_say, args=(url, load, piece, ready, go, results), daemon=True
+        )
         for piece in pieces
     ]
     for process in processes:
