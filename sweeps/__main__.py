@@ -1,9 +1,8 @@
-"""The command line: python -m sweeps run|list|table|plot|export|import|docs, and those of the
-benchmark, bench|profile|limits|bench-figure.
-"""
+"""The command line: python -m sweeps --help lists its commands."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,13 @@ import typer
 from rich.console import Console
 
 from hybrid import ops as backends
-from sweeps import catalog, docs, exchange, figures, results, table
+from hybrid.units import parse_memory
+from sweeps import catalog, docs, exchange, execute, report, results, table
 from sweeps.bench import cli as bench_cli
-from sweeps.execute import execute
+from sweeps.jobs import Job, Terms, resolved
+from sweeps.process import Limits
+from sweeps.proxy import serve
+from sweeps.sweep import Sweep
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
@@ -28,7 +31,14 @@ app = typer.Typer(
 LOG_WIDTH = 160  # of a table that goes to a file
 console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 
-Name = Annotated[str, typer.Argument(help="name of the sweep; `list` shows those that exist")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+OpsName = Annotated[str, typer.Option("--ops", help=f"auto, {', '.join(backends.NAMES)}")]
+Compiled = Annotated[Compile, typer.Option("--compile", help="what torch compiles")]
+Storage = Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")]
+Text = Annotated[str, typer.Option(help="your own .txt, .jsonl, .parquet or folder")]
+Dataset = Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`)")]
+TextField = Annotated[str, typer.Option(help="key or column that holds the text")]
+Name = Annotated[str, typer.Argument(help="name of a sweep, as `list` shows them, or a .py file")]
 Scale = Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes) or gpu")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
 
@@ -49,10 +59,10 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 @app.command(name="list")
 def list_sweeps() -> None:
-    """List the sweeps, their arms and their scales."""
+    """List the sweeps and their scales."""
     for sweep in catalog.SWEEPS.values():
         console.print(f"[bold]{sweep.name}[/]  {sweep.question}")
-        console.print(f"    arms {', '.join(sweep.arms)}; scales {', '.join(sweep.scales)}")
+        console.print(f"    {sweep.varies}; scales {', '.join(sweep.scales)}")
 
 
 @app.command()
@@ -60,30 +70,71 @@ def list_sweeps() -> None:
 def run(
     name: Name,
     scale: Scale = "cpu",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    ops: Annotated[str, typer.Option(help=f"auto, {', '.join(backends.NAMES)}")] = "auto",
-    compiled: Annotated[Compile, typer.Option("--compile", help="what torch compiles")] = (
-        Compile.OFF
-    ),
+    device: Device = "auto",
+    ops: OpsName = "auto",
+    compiled: Compiled = Compile.OFF,
     results_folder: Results = results.LOCAL,
-    storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
+    storage: Storage = "",
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="local workers; 0 makes the study for others", show_default=True),
+    ] = 1,
+    time_limit: Annotated[float, typer.Option(help="seconds a trial may take; 0 is no limit")] = 0,
+    memory_limit: Annotated[str, typer.Option(help="what a trial may take, such as 8GiB")] = "",
     keep_weights: Annotated[bool, typer.Option(help="keep what was trained, to export")] = False,
-    text: Annotated[str, typer.Option(help="your own .txt, .jsonl, .parquet or folder")] = "",
-    dataset: Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`)")] = "",
-    text_field: Annotated[str, typer.Option(help="key or column that holds the text")] = "text",
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
 ) -> None:
-    """Run what is left of a sweep, then print its table and save its figure."""
-    source, suffix = _source(text, dataset, text_field)
-    execute(
-        catalog.find(name),
-        scale=scale,
-        source=source,
-        folder=results_folder / f"{name}{suffix}",
-        engine=Engine(device=device, ops=ops, compile=compiled),
-        storage=storage,
-        keep_weights=keep_weights,
-        console=console,
+    """Run what is left of a sweep, then print its table and save its figures."""
+    job = _job(name, scale, device, ops, compiled, results_folder, text, dataset, text_field)
+    limits = Limits(
+        seconds=time_limit or None,
+        memory_bytes=parse_memory(memory_limit) if memory_limit else None,
     )
+    terms = Terms(keep_weights=keep_weights, limits=limits)
+    execute.execute(replace(job, terms=terms), storage=storage, workers=workers, console=console)
+
+
+@app.command()
+@plain_errors
+def worker(
+    study: Annotated[str, typer.Argument(help="name of the study, as `run` and `status` print it")],
+    storage: Storage = "",
+    results_folder: Results = results.LOCAL,
+) -> None:
+    """Help with a study that `run` made, here or on another machine, until nothing is left."""
+    execute.help_with(study, storage=storage, folder=results_folder, console=console)
+
+
+@app.command(name="rebuild")
+@plain_errors
+def rebuild_study(
+    name: Name,
+    scale: Scale = "cpu",
+    device: Device = "auto",
+    ops: OpsName = "auto",
+    compiled: Compiled = Compile.OFF,
+    results_folder: Results = results.LOCAL,
+    storage: Storage = "",
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
+) -> None:
+    """Make the Optuna study of a sweep anew from its records alone; say what `run` was told."""
+    job = _job(name, scale, device, ops, compiled, results_folder, text, dataset, text_field)
+    execute.rebuild(job, storage=storage, console=console)
+
+
+@app.command()
+@plain_errors
+def proxy(
+    storage: Annotated[str, typer.Option(help="URL of the database that is behind it")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "localhost",
+    port: Annotated[int, typer.Option(help="workers then use --storage grpc://HOST:PORT")] = 13000,
+) -> None:
+    """Serve a database to hundreds of workers, until Ctrl-C."""
+    serve(storage, host=host, port=port)
 
 
 @app.command(name="table")
@@ -96,11 +147,11 @@ def show_table(
 ) -> None:
     """Print the table of a sweep from its records."""
     sweep = catalog.find(name)
-    trials = results.load(name, folder=results_folder, scale=scale)
-    if markdown:
+    if markdown and isinstance(sweep, Sweep):
+        trials = results.load(sweep.name, folder=results_folder, scale=scale)
         print(table.as_markdown(trials, sweep.arms))
     else:
-        console.print(table.as_rich(trials, sweep.arms, f"{name}, scale {scale}"))
+        console.print(report.table_of(sweep, scale, results_folder / sweep.name))
 
 
 @app.command()
@@ -110,13 +161,10 @@ def plot(
     scale: Scale = "cpu",
     results_folder: Results = results.LOCAL,
 ) -> None:
-    """Draw the figure of a sweep from its records, as PNG and SVG beside them."""
+    """Draw the figures of a sweep from its records, as PNG and SVG beside them."""
     sweep = catalog.find(name)
-    trials = results.load(name, folder=results_folder, scale=scale)
-    for path in figures.save(
-        sweep.figure(trials, sweep.arms), results_folder / name / f"{name}-{scale}"
-    ):
-        console.print(f"wrote {path}")
+    for path in report.figures_of(sweep, scale, results_folder / sweep.name):
+        console.print(f"wrote {path}", highlight=False)
 
 
 @app.command(name="export")
@@ -157,6 +205,28 @@ def write_docs() -> None:
     for path, text in docs.pages(Path()).items():
         path.write_text(text)
         console.print(f"wrote {path}")
+
+
+def _job(
+    name: str,
+    scale: str,
+    device: str,
+    ops: str,
+    compiled: Compile,
+    results_folder: Path,
+    text: str,
+    dataset: str,
+    text_field: str,
+) -> Job:
+    """Return what is to be run, on what, and where its records go."""
+    source, suffix = _source(text, dataset, text_field)
+    return Job(
+        sweep=str(Path(name).resolve()) if name.endswith(".py") else name,
+        scale=scale,
+        source=source,
+        engine=resolved(Engine(device=device, ops=ops, compile=compiled)),
+        folder=str((results_folder / f"{catalog.find(name).name}{suffix}").resolve()),
+    )
 
 
 def _source(text: str, dataset: str, text_field: str) -> tuple[Source, str]:

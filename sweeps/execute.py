@@ -1,91 +1,144 @@
-"""A sweep from the first trial to table and figure: what `python -m sweeps run` does."""
+"""A sweep from the first trial to table and figure: what `python -m sweeps run` and `worker` do."""
 
 import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
 from rich.console import Console
 
-from sweeps import figures, process, results, study, table
+from sweeps import jobs, process, report, studies
+from sweeps.jobs import Job
+from sweeps.launch import launch
+from sweeps.plan import Plan
 from sweeps.progress import SweepProgress
-from sweeps.sweep import Point, Sweep
-from sweeps.trial import record as records
+from sweeps.storage import open_storage, shown
 from sweeps.trial.data.documents import Split
-from sweeps.trial.data.sources import Source
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.engine import Engine
-from sweeps.trial.record import Label
-from sweeps.trial.run import run_id
+from sweeps.trial.record import Ledger
 from sweeps.worker import Worker
 
 
-def execute(
-    sweep: Sweep,
-    *,
-    scale: str,
-    source: Source,
-    folder: Path,
-    engine: Engine,
-    storage: str,
-    keep_weights: bool,
-    console: Console,
-) -> None:
-    """Run what is left of `sweep` at `scale` into `folder`, then print its table and draw it.
+def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
+    """Run what is left of a job with local workers, then print its table and draw it.
 
-    `storage` "" is an SQLite file in `folder`. Ctrl-C leaves every finished trial recorded, and the
-    same call goes on from there. Raises ValueError for an unknown scale or engine.
+    `storage` "" is an SQLite file beside the records; 0 workers only make the study. Ctrl-C leaves
+    every finished trial recorded, and the same call goes on from there. Raises ValueError for an
+    unknown sweep, scale or engine.
     """
-    points = points_by_run_id(sweep, scale, source, engine)
-    _prepare(list(points.values()), engine, console)
-    attempts = study.by_run(records.read(folder))
-    done = sum(not study.is_open(attempts[run_id]) for run_id in points)
-    with SweepProgress(console, len(points), done) as progress:
-        worker = Worker(
-            study=study.open_study(
-                study.study_name(folder.name, scale, points), storage or study.sqlite_url(folder)
-            ),
-            points=points,
-            sweep=sweep.name,
-            scale=scale,
-            engine=engine,
-            folder=folder,
-            keep_weights=keep_weights,
+    plan = job.plan()
+    url = storage or studies.sqlite_url(job.records)
+    study = prepare(job, plan, open_storage(url), console)
+    command = ["worker", study.study_name, "--storage", url]
+    if workers == 0:
+        said = f"python -m sweeps worker {study.study_name} --storage {shown(url)}"
+        console.print(f"the study waits for workers: {said}", highlight=False, soft_wrap=True)
+        return
+    if workers == 1:
+        work(job, plan, study, console)
+    else:
+        launch([sys.executable, "-m", "sweeps", *command], workers=workers)
+    show(plan, Ledger(job.records), console)
+
+
+def prepare(job: Job, plan: Plan, storage: BaseStorage, console: Console) -> Study:
+    """Make or find the study and let wait what is left to do. Text and kernels are made ready."""
+    _touch_what_trials_need(job, plan, console)
+    study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
+    jobs.attach(study, job)
+    studies.restore(study, plan, Ledger(job.records))
+    return study
+
+
+def help_with(name: str, *, storage: str, folder: Path, console: Console) -> None:
+    """Be one worker on the study `name`, made elsewhere or before, until its plan is done.
+
+    `storage` "" is the SQLite file beside the records in `folder`. Raises LookupError where the
+    study is not there or was made of another plan than this checkout's.
+    """
+    url = storage or studies.sqlite_url(folder / name.rsplit("-", 2)[0])
+    try:
+        study = optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        raise LookupError(
+            f"there is no study {name!r} at {shown(url)}; `python -m sweeps run` makes it"
+        ) from None
+    job = jobs.of_study(study)
+    plan = job.plan()
+    if (here := studies.study_name(job.records.name, plan)) != name:
+        raise LookupError(
+            f"study {name!r} was made of another design: from this checkout, on this machine, "
+            f"the sweep {job.sweep!r} at scale {job.scale!r} makes {here!r}"
         )
+    study.pruner = plan.pruner()
+    work(job, plan, study, console)
+
+
+def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
+    """Work on the study in this process, with progress, until its plan is done."""
+    done = len(studies.settled_places(study, plan))
+    with SweepProgress(console, len(plan.places()), done) as progress:
+        worker = Worker(study=study, plan=plan, ledger=Ledger(job.records), terms=job.terms)
         try:
-            worker.work(progress)
+            with _terminated_like_interrupted():
+                worker.work(progress)
         except KeyboardInterrupt:
             console.print("stopped; finished trials are kept, the same command goes on from here")
             raise SystemExit(130) from None
-    report(sweep, scale, folder, list(points), console)
 
 
-def points_by_run_id(sweep: Sweep, scale: str, source: Source, engine: Engine) -> dict[str, Point]:
-    """Return the design's points by the name that their records have."""
-    found = {}
-    for point in sweep.points(scale, source):
-        label = Label(sweep=sweep.name, scale=scale, arm=point.arm)
-        found[run_id(point.spec, point.recipe, label=label, engine=engine)] = point
-    return found
+def rebuild(job: Job, *, storage: str, console: Console) -> None:
+    """Make the study anew from the records alone; trials that were running are forgotten."""
+    plan, ledger = job.plan(), Ledger(job.records)
+    opened = open_storage(storage or studies.sqlite_url(job.records))
+    name = studies.study_name(job.records.name, plan)
+    if name in optuna.get_all_study_names(opened):
+        optuna.delete_study(study_name=name, storage=opened)
+    study = studies.open_study(name, opened, plan)
+    jobs.attach(study, job)
+    waiting = studies.restore(study, plan, ledger)
+    told = len(study.get_trials(deepcopy=False)) - waiting
+    console.print(
+        f"study {name}: {told} trials from {len(ledger.records())} records, {waiting} to run"
+    )
 
 
-def report(sweep: Sweep, scale: str, folder: Path, run_ids: list[str], console: Console) -> None:
-    """Print the table of these runs and save their figure beside the records."""
-    trials = results.load(folder.name, folder=folder.parent, scale=scale)
-    trials = trials[trials["run_id"].isin(run_ids)]
-    if results.complete(trials).empty:
-        console.print(f"no trial was completed; {folder} holds what went wrong in column `error`")
-        raise SystemExit(1)
-    console.print(table.as_rich(trials, sweep.arms, f"{sweep.question} (scale {scale})"))
-    for path in figures.save(sweep.figure(trials, sweep.arms), folder / f"{sweep.name}-{scale}"):
+def show(plan: Plan, ledger: Ledger, console: Console) -> None:
+    """Print what the records tell of this plan and save its figures beside them."""
+    shown, paths = report.of_plan(plan, ledger)
+    console.print(shown)
+    for path in paths:
         console.print(f"wrote {path}", highlight=False)
-    console.print(f"records: {folder}; in Python: sweeps.results.load({folder.name!r})")
+    console.print(
+        f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r})"
+    )
 
 
-def _prepare(points: list[Point], engine: Engine, console: Console) -> None:
+def _touch_what_trials_need(job: Job, plan: Plan, console: Console) -> None:
     """Do once, before any trial is timed, what the first would pay for: text and kernels."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (about a minute the first time)")
-    for source, vocab in {(p.recipe.source, p.spec.vocab) for p in points}:
-        tokens = open_tokens(source, vocab)
+    for vocab in plan.vocabularies():
+        tokens = open_tokens(job.source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
-    process.warm_up(engine)
+    process.warm_up(job.engine)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Take SIGTERM, which a cluster sends before it kills, for Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

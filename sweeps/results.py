@@ -28,7 +28,7 @@ def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) ->
     found = records.read(Path(folder) / sweep)
     rows = [flatten(r) for r in found if scale in (None, r.scale)]
     if not rows:
-        raise LookupError(_nothing(sweep, Path(folder), scale))
+        raise LookupError(nothing(sweep, Path(folder), scale))
     return pd.DataFrame(rows)
 
 
@@ -51,7 +51,7 @@ def curves(sweep: str, *, folder: Path | str = LOCAL) -> pd.DataFrame:
     """Return the training curves of `sweep`, one row a step; `run_id` and `attempt` join `load`."""
     table = records.read_curves(Path(folder) / sweep)
     if table.num_rows == 0:
-        raise LookupError(_nothing(sweep, Path(folder), None))
+        raise LookupError(nothing(sweep, Path(folder), None))
     return table.to_pandas()
 
 
@@ -82,7 +82,8 @@ def flatten(record: Record) -> dict[str, Any]:
     return row
 
 
-def _nothing(sweep: str, folder: Path, scale: str | None) -> str:
+def nothing(sweep: str, folder: Path, scale: str | None) -> str:
+    """Say that there are no records, which there are, and what makes some."""
     others = [path.name for path in sweeps(folder)]
     of_scale = f" of scale {scale!r}" if scale else ""
     return (

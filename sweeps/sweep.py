@@ -54,3 +54,8 @@ class Sweep:
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )
         return found
+
+    @property
+    def varies(self) -> str:
+        """Say what differs between trials."""
+        return f"arms {', '.join(self.arms)}"

@@ -33,14 +33,21 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     DIVERGED = "diverged"  # a training loss that is not finite
-    OUT_OF_MEMORY = "out_of_memory"
+    PRUNED = "pruned"  # stopped on purpose; `error` holds the reason
+    REFUSED = "refused"  # over a budget by arithmetic; nothing was built
+    OUT_OF_MEMORY = "out_of_memory"  # of the GPU, the machine, or over the limit it was given
+    TIMED_OUT = "timed_out"
     FAILED = "failed"  # an exception, in `error`
     CRASHED = "crashed"  # the process died; `error` names the signal or exit code
 
     @property
     def settled(self) -> bool:
         """Whether running the same trial again could not end otherwise."""
-        return self in (Outcome.COMPLETE, Outcome.DIVERGED)
+        return self in (Outcome.COMPLETE, Outcome.DIVERGED, Outcome.PRUNED, Outcome.REFUSED)
+
+
+class RecordNotWritten(OSError):
+    """A record could not be written, for want of space say; nothing is left of it on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,7 @@ class Label:
     arm: str = "none"
     matched: str | None = None  # what is equal across the arms, and by which dimension
     attempt: int = 0
+    trial_params: str | None = None  # what a sampler chose, as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +74,14 @@ class Record:
     matched: str | None = column(
         "what the sweep made equal across its arms, and by which dimension", optional=True
     )
+    trial_params: str | None = column(
+        "what a sampler chose, as JSON: parameters and their distributions", optional=True
+    )
     seed: int = column("of the initial weights and of the order of the data")
-    outcome: Outcome = column("complete, diverged, out_of_memory, failed or crashed")
-    error: str | None = column("last lines of what went wrong", optional=True)
+    outcome: Outcome = column(", ".join(Outcome))
+    error: str | None = column(
+        "why the outcome is not complete, then the last lines of the run's log.txt", optional=True
+    )
     ratio: str = column("attention to Mamba layers, in lowest terms")
     spec: str = column("the ModelSpec as JSON; hybrid.codec.loads reads it")
     recipe: str = column("the Recipe as JSON; hybrid.codec.loads reads it")
@@ -76,7 +89,16 @@ class Record:
     active_params: int = column("parameters that one token uses, by arithmetic", "parameters")
 
     started_utc: str = column("when the trial started, ISO 8601")
-    wall_s: float = column("from start to record, set-up and measurements included", "s")
+    wall_s: float = column(
+        "from start to record, set-up and measurements included; of the last process alone where "
+        "the run was continued",
+        "s",
+    )
+    resumed_steps: list[int] | None = column(
+        "steps (from 0) at which it was continued from a checkpoint; empty if it never was",
+        "steps",
+        optional=True,
+    )
     git_commit: str | None = column("of the code; null outside a checkout", optional=True)
     git_dirty: bool | None = column("whether the checkout had other changes", optional=True)
     versions: dict[str, str] = column("of Python and the packages that compute")
@@ -94,7 +116,10 @@ class Record:
         "mean training loss of the last tenth of the steps", "nats/token", optional=True
     )
     train_tokens_per_s: float | None = column(
-        "median over steps after the first tenth; evaluation excluded", "tokens/s", optional=True
+        "median over steps after the first tenth, those before an interruption included; "
+        "evaluation excluded",
+        "tokens/s",
+        optional=True,
     )
     valid_bits_per_byte: dict[str, float] | None = column(
         "held-out loss of each domain", "bits/byte", optional=True
@@ -138,6 +163,7 @@ CHANGES = (
     Change(version=1, commit="588f66d"),
     Change(version=2, commit="8f88edd", added=("matched",)),
     Change(version=3, commit="c6350ee", added=("compiled",)),
+    Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)
@@ -151,6 +177,7 @@ class Ledger:
     """The records of a sweep's folder, for one who looks often: each file is read once."""
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self._shelf = Shelf(folder, TRIALS, COLUMNS, _records)
 
     def records(self) -> list[Record]:
@@ -203,7 +230,8 @@ def read_curves(folder: Path) -> pa.Table:
 def write(record: Record, curve: Sequence[Step], folder: Path) -> Path:
     """Write `record` and its curve under `folder`, and return the record's path.
 
-    Raises FileExistsError if this run and attempt is already recorded, compacted or not.
+    Raises FileExistsError if this run and attempt is already recorded, compacted or not, and
+    RecordNotWritten, naming the folder, where the disk refuses.
 
     The name of the file is taken once, but compacting frees it again. No lock is needed: the name
     is freed only after the compacted file holds the record, so whoever gets a freed name finds the
@@ -215,10 +243,21 @@ def write(record: Record, curve: Sequence[Step], folder: Path) -> Path:
     if path.exists() or (before and _row_of(record, folder)):
         raise FileExistsError(f"{path} is already recorded; results are only ever added")
     rows = [{"run_id": record.run_id, "attempt": record.attempt, **asdict(x)} for x in curve]
-    steps = pa.Table.from_pylist(rows, CURVE_SCHEMA)
-    write_new(steps, ones_of(folder, CURVES) / path.name, replace=True)
+    steps, curve_path = (
+        pa.Table.from_pylist(rows, CURVE_SCHEMA),
+        ones_of(folder, CURVES) / path.name,
+    )
     row = pa.Table.from_pylist([asdict(record)], SCHEMA)
-    write_new(row, path, replace=False)
+    try:
+        write_new(steps, curve_path, replace=True)
+        write_new(row, path, replace=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        curve_path.unlink(missing_ok=True)
+        raise RecordNotWritten(
+            f"the record of {record.run_id} cannot be written into {folder}: {error}"
+        ) from error
     _withdraw_if_second(record, row, path, before)
     return path
 

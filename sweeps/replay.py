@@ -1,0 +1,187 @@
+"""What the records of a place tell: its trial, played again without running anything."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import TrialPruned
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
+
+from sweeps.plan import LENIENT, Judge, Missing, NotComplete, Note, Plan, Refused
+from sweeps.sweep import Point
+from sweeps.trial import record as records
+from sweeps.trial.events import Speeds
+from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.run import run_id
+from sweeps.trial.train import Step
+
+PLACE = "place"  # user attributes of a trial
+REFUSED = "refused"
+DUPLICATE = "duplicate"  # what the attribute below says of one too many
+OUTCOME = "outcome"
+RUN_ID = "run_id"  # the run that a trial is on
+ATTEMPTS = 2  # a run that failed this often is not tried again
+
+Params = Mapping[str, Any]
+
+
+class Ended(Enum):
+    """How a replay went."""
+
+    SETTLED = "settled"  # complete, or ended on purpose
+    REFUSED = "refused"  # over a budget: the place may be tried with something else
+    UNFINISHED = "unfinished"  # a run is not there, or may be tried again
+    GIVEN_UP = "given up"  # a run failed as often as it may
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """How it ended, and the trial to tell the study of, if there is one."""
+
+    kind: Ended
+    trial: FrozenTrial | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """Plays places of a plan from the records in `folder`; `runs` are attempts by run id."""
+
+    plan: Plan
+    folder: Path
+    runs: Mapping[str, Sequence[Record]]
+
+    def play(self, place: str, params: Params) -> Replayed:
+        """Return how the place ended with these parameters."""
+        trial = Remembered(dict(params))
+        trial.set_user_attr(PLACE, place)
+        try:
+            values = self.plan.play(trial, self._obtain, list)
+        except Refused as refusal:
+            trial.set_user_attr(REFUSED, str(refusal))
+            return Replayed(kind=Ended.REFUSED, trial=trial.frozen(TrialState.PRUNED))
+        except TrialPruned:
+            return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.PRUNED))
+        except NotComplete as failure:
+            if failure.settled:
+                return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.PRUNED))
+            return Replayed(kind=Ended.GIVEN_UP)
+        except (Missing, Unknown):
+            return Replayed(kind=Ended.UNFINISHED)
+        return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.COMPLETE, values))
+
+    def _obtain(self, point: Point, judge: Judge = LENIENT) -> Record:
+        label = Label(sweep=self.plan.name, scale=self.plan.scale, arm=point.arm)
+        name = run_id(point.spec, point.recipe, label=label, engine=self.plan.engine)
+        attempts = self.runs.get(name, ())
+        if is_open(attempts):
+            raise Missing(name)
+        return decided(attempts, self._curves, judge.note)
+
+    @cached_property
+    def _curves(self) -> Mapping[tuple[str, int], list[Step]]:
+        return curves(self.folder)
+
+
+class Unknown(Exception):
+    """A parameter that the plan asks for was not chosen yet."""
+
+
+class Remembered(FixedTrial):
+    """A trial whose parameters are given, and that remembers what is reported."""
+
+    def __init__(self, params: dict[str, Any]):
+        super().__init__(params)
+        self.given = params
+        self.reported: dict[int, float] = {}
+
+    def report(self, value: float, step: int) -> None:
+        self.reported[step] = value
+
+    def suggest_float(self, name: str, *arguments: Any, **options: Any) -> float:
+        return super().suggest_float(self._known(name), *arguments, **options)
+
+    def suggest_int(self, name: str, *arguments: Any, **options: Any) -> int:
+        return super().suggest_int(self._known(name), *arguments, **options)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return super().suggest_categorical(self._known(name), choices)
+
+    def _known(self, name: str) -> str:
+        if name not in self.given:
+            raise Unknown(name)
+        return name
+
+    def frozen(self, state: TrialState, values: Sequence[float] | None = None) -> FrozenTrial:
+        """Return the finished trial, as a study takes it."""
+        return create_trial(
+            state=state,
+            values=None if values is None else list(values),
+            params=dict(self.params),
+            distributions=dict(self.distributions),
+            user_attrs=dict(self.user_attrs),
+            intermediate_values=self.reported,
+            constraints=dict(self.constraints),
+        )
+
+
+def is_open(attempts: Sequence[Record]) -> bool:
+    """Return whether a run with these attempts should be tried (again)."""
+    return not any(r.outcome.settled for r in attempts) and len(attempts) < ATTEMPTS
+
+
+def decided(
+    attempts: Sequence[Record], curves: Mapping[tuple[str, int], list[Step]], note: Note
+) -> Record:
+    """Return the complete one of a run's attempts, after `note` has seen its events.
+
+    Raises NotComplete with the attempt that settles it, or else with the last.
+    """
+    record = next((r for r in attempts if r.outcome.settled), attempts[-1])
+    if record.decode_ms is not None:
+        note(speeds_of(record))
+    for step in curves.get((record.run_id, record.attempt), []):
+        note(step)
+    if record.outcome is not Outcome.COMPLETE:
+        raise NotComplete(record)
+    return record
+
+
+def speeds_of(record: Record) -> Speeds:
+    """Return what a record says of speed, as the event that it was."""
+    assert record.decode_ms is not None
+    return Speeds(
+        prefill_tokens_per_s=record.prefill_tokens_per_s or {},
+        decode_ms=record.decode_ms,
+        cache_bytes=record.cache_bytes or {},
+    )
+
+
+def curves(folder: Path) -> dict[tuple[str, int], list[Step]]:
+    """Return the training curves under `folder` by run id and attempt."""
+    found: dict[tuple[str, int], list[Step]] = defaultdict(list)
+    for row in records.read_curves(folder).to_pylist():
+        found[row.pop("run_id"), row.pop("attempt")].append(Step(**row))
+    return found
+
+
+def choice_json(trial: BaseTrial) -> str:
+    """Return what was chosen at a place, as a record holds it."""
+    kinds = {name: json.loads(distribution_to_json(x)) for name, x in trial.distributions.items()}
+    chosen = {"place": trial.user_attrs[PLACE], "params": trial.params, "distributions": kinds}
+    return json.dumps(chosen, sort_keys=True)
+
+
+def choices_by_place(found: Iterable[Record]) -> dict[str, list[Params]]:
+    """Return what the records say was chosen at each place, the earliest first."""
+    choices: dict[str, list[Params]] = defaultdict(list)
+    for record in sorted(found, key=lambda r: r.started_utc):
+        if record.trial_params is not None:
+            chosen = json.loads(record.trial_params)
+            choices[chosen["place"]].append(chosen["params"])
+    return choices

@@ -1,0 +1,145 @@
+"""What a search found: its trials as a table, and Optuna's own figures, both from the records."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as drawings
+from rich.table import Table
+
+from sweeps import studies
+from sweeps.figures import STYLE, save
+from sweeps.plan import Plan
+from sweeps.replay import OUTCOME, REFUSED
+from sweeps.search import LR_AT_EDGE, Hunt
+from sweeps.trial.record import Ledger
+
+MOST_ROWS = 30
+LEAST_FOR_IMPORTANCE = 4  # complete trials; with fewer, the figure would be noise
+
+
+def study_of(plan: Plan, ledger: Ledger) -> Study:
+    """Return the study that the records tell of, in memory: no database is asked.
+
+    Raises LookupError where no trial of this search was recorded.
+    """
+    study = studies.open_study("records", optuna.storages.InMemoryStorage(), plan)
+    studies.restore(study, plan, ledger)
+    if not study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        raise LookupError(
+            f"no trial of {plan.name!r} at scale {plan.scale!r} under {ledger.folder}; "
+            f"`python -m sweeps run {plan.name} --scale {plan.scale}` makes some"
+        )
+    return study
+
+
+def as_rich(hunt: Hunt, study: Study) -> Table:
+    """Return the best trials: those not dominated (marked), then by the first objective."""
+    names = [objective.name for objective in hunt.search.objectives]
+    params = list(dict.fromkeys(name for t in study.trials for name in t.params))
+    table = Table(title=f"{hunt.search.question} (scale {hunt.scale})")
+    for heading in ("trial", *params, *names, "how it ended"):
+        table.add_column(heading, justify="right")
+    best = {t.number for t in study.best_trials}
+    for trial in ordered(study, hunt)[:MOST_ROWS]:
+        mark = "*" if trial.number in best else ""
+        values = trial.values if trial.values and trial.state is TrialState.COMPLETE else []
+        shown = [f"{value:,.4g}" for value in values] or [""] * len(names)
+        chosen = [_short(trial.params.get(name, "")) for name in params]
+        table.add_row(f"{mark}{trial.number}", *chosen, *shown, _ended(trial))
+    table.caption = f"* not dominated by any other; {_counts(study)}"
+    return table
+
+
+def ordered(study: Study, hunt: Hunt) -> list[FrozenTrial]:
+    """Return finished trials: those not dominated, then complete ones, then the others."""
+    best = {t.number for t in study.best_trials}
+    sign = 1 if hunt.directions[0] == "minimize" else -1
+
+    def place(trial: FrozenTrial) -> tuple[bool, bool, float]:
+        complete = trial.state is TrialState.COMPLETE
+        return (
+            trial.number not in best,
+            not complete,
+            sign * trial.values[0] if complete else float(trial.number),
+        )
+
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return sorted(done, key=place)
+
+
+def draw(hunt: Hunt, study: Study, stem: Path) -> list[Path]:
+    """Save what Optuna draws of the study beside the records, and return the paths."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    paths: list[Path] = []
+    for name, make in _drawings(hunt, study, len(complete)):
+        with _style():
+            paths += save(_figure(make()), stem.with_name(f"{stem.name}-{name}"))
+    return paths
+
+
+def _drawings(
+    hunt: Hunt, study: Study, complete: int
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    objectives = hunt.search.objectives
+    names = [objective.name for objective in objectives]
+    if not complete:
+        return
+    if len(objectives) in (2, 3):
+        yield "pareto", lambda: drawings.plot_pareto_front(study, target_names=names)
+    for index, name in enumerate(names):
+        options = {
+            "target": lambda trial, index=index: trial.values[index],
+            "target_name": name,
+        }
+        yield f"slice-{name}", lambda options=options: drawings.plot_slice(study, **options)
+        if complete >= LEAST_FOR_IMPORTANCE:
+            yield (
+                f"importance-{name}",
+                lambda options=options: drawings.plot_param_importances(study, **options),
+            )
+    if len(objectives) == 1:
+        yield "history", lambda: drawings.plot_optimization_history(study)
+
+
+def _figure(drawn: object) -> Figure:
+    axes = drawn if isinstance(drawn, Axes) else np.ravel(np.asarray(drawn))[0]
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    return figure
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in our style; Optuna calls its matplotlib figures experimental at every call."""
+    with warnings.catch_warnings(), mpl.rc_context(STYLE):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _ended(trial: FrozenTrial) -> str:
+    said = trial.user_attrs.get(REFUSED) or trial.user_attrs.get(OUTCOME) or ""
+    if not said:
+        said = trial.state.name.lower()
+    edge = trial.user_attrs.get(LR_AT_EDGE)
+    return said if edge is None else f"{said}; best rate {edge:g} is the last of its grid"
+
+
+def _counts(study: Study) -> str:
+    trials = study.get_trials(deepcopy=False)
+    refused = sum(REFUSED in t.user_attrs for t in trials)
+    complete = sum(t.state is TrialState.COMPLETE for t in trials)
+    pruned = sum(t.state is TrialState.PRUNED for t in trials) - refused
+    return f"{complete} complete, {pruned} ended early, {refused} refused by arithmetic"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,157 @@
+"""The Optuna study behind a sweep: its trials by place, and how it is kept equal to the records.
+
+Every trial of ours waits in the study before it runs, and carries the place of the plan that it is
+for. A place is settled when one of its trials is complete or pruned. Records come first: what is
+recorded is told to the study, never the other way round, so a lost study is rebuilt from results/.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeps.plan import Plan
+from sweeps.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
+from sweeps.trial.record import Ledger
+
+REFUSALS = 50  # a place where so much was over budget is given up
+OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
+
+
+def open_study(name: str, storage: BaseStorage, plan: Plan) -> Study:
+    """Return the study `name`, made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        load_if_exists=True,
+        directions=list(plan.directions),
+        pruner=plan.pruner(),
+    )
+
+
+def study_name(folder: str, plan: Plan) -> str:
+    """Return the study's name: another design is another study, told the same records."""
+    digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:8]
+    return f"{folder}-{plan.scale}-{digest}"
+
+
+def sqlite_url(folder: Path) -> str:
+    """Return the URL of the default storage: one SQLite file beside the records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{(folder / 'study.sqlite3').resolve()}"
+
+
+def settles(trial: FrozenTrial) -> bool:
+    """Return whether nothing more is to be done at the place of this trial."""
+    if trial.state is TrialState.PRUNED:
+        return REFUSED not in trial.user_attrs
+    return trial.state is TrialState.COMPLETE
+
+
+def settled_places(study: Study, plan: Plan) -> set[str]:
+    """Return the places at which nothing more is to be done."""
+    return {p for p, trials in trials_by_place(study, plan).items() if any(map(settles, trials))}
+
+
+def trials_by_place(study: Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
+    """Return the trials at each place of the plan, those of an earlier, longer plan left out."""
+    found: dict[str, list[FrozenTrial]] = {place: [] for place in plan.places()}
+    for trial in study.get_trials(deepcopy=False):
+        if (place := trial.user_attrs.get(PLACE)) in found:
+            found[place].append(trial)
+    return found
+
+
+def restore(study: Study, plan: Plan, ledger: Ledger) -> int:
+    """Make the study agree with the records and enqueue what is left; return how many were.
+
+    A place that is settled or has a trial waiting or running is left alone. Two callers at once may
+    enqueue a place twice: whoever takes the second finds that out (`held_by_another`).
+    """
+    replays = Replays(plan=plan, folder=ledger.folder, runs=ledger.by_run())
+    choices = choices_by_place(ledger.records())
+    enqueued = 0
+    for place, trials in trials_by_place(study, plan).items():
+        if any(settles(t) or t.state in OPEN_STATES for t in trials):
+            continue
+        left = _restore_place(study, plan, place, trials, choices[place], replays)
+        if left is not None:
+            enqueue(study, place, left)
+            enqueued += 1
+    return enqueued
+
+
+def _restore_place(
+    study: Study,
+    plan: Plan,
+    place: str,
+    trials: Sequence[FrozenTrial],
+    recorded: Sequence[Params],
+    replays: Replays,
+) -> Params | None:
+    """Add the trials that the records of one place tell of; return what to enqueue, if anything."""
+    fixed = plan.places()[place]
+    refused = [t.params for t in trials if REFUSED in t.user_attrs]
+    tried = [t.params for t in trials if t.params and t.params not in refused]
+    candidates = [dict(fixed)] if fixed else _distinct([*recorded, *tried])
+    for params in candidates:
+        if params in refused:
+            continue
+        ended = replays.play(place, params)
+        if ended.trial is not None:
+            study.add_trial(ended.trial)
+        if ended.kind is not Ended.REFUSED:
+            return params if ended.kind is Ended.UNFINISHED else None
+    return None if fixed or len(refused) >= REFUSALS else {}
+
+
+def _distinct(items: Iterable[Params]) -> list[Params]:
+    found: list[Params] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found
+
+
+def enqueue(study: Study, place: str, params: Params) -> None:
+    """Let a trial wait for a worker; what `params` lack is sampled when it runs."""
+    study.enqueue_trial(dict(params), user_attrs={PLACE: place})
+
+
+def held_by_another(study: Study, trial: Trial) -> bool:
+    """Return whether a trial at the same place is settled, or runs and came first."""
+    place = trial.user_attrs[PLACE]
+    return any(
+        settles(other) or (other.state is TrialState.RUNNING and other.number < trial.number)
+        for other in study.get_trials(deepcopy=False)
+        if other.number != trial.number and other.user_attrs.get(PLACE) == place
+    )
+
+
+def seed_of(place: str) -> int:
+    """Return a seed for what is sampled at a place, the same whenever it is."""
+    return zlib.crc32(place.encode())
+
+
+def runs_elsewhere(study: Study, trial: Trial, attribute: str, name: str) -> bool:
+    """Return whether an earlier trial that runs has the same value of a user attribute."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(t.number < trial.number and t.user_attrs.get(attribute) == name for t in running)
+
+
+def deaths(study: Study, place: str) -> int:
+    """Return how many trials at a place ended without a word: their workers died."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return sum(t.user_attrs.get(PLACE) == place and OUTCOME not in t.user_attrs for t in failed)
+
+
+def refusals(study: Study, place: str) -> int:
+    """Return how often something was refused at a place."""
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    return sum(t.user_attrs.get(PLACE) == place and REFUSED in t.user_attrs for t in pruned)
