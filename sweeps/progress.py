@@ -12,8 +12,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sweeps.study import ATTEMPTS
 from sweeps.sweep import Point
+from sweeps.trial.events import Event
 from sweeps.trial.record import Outcome, Record
 from sweeps.trial.run_folder import without_log
 from sweeps.trial.train import Step
@@ -63,7 +63,11 @@ class SweepProgress:
         name = f"{point.arm} seed {point.seed}"
         self.bars.reset(self.one, total=point.recipe.steps, visible=True, description=name)
 
-    def step(self, step: Step) -> None:
+    def event(self, event: Event) -> None:
+        if isinstance(event, Step):
+            self._step(event)
+
+    def _step(self, step: Step) -> None:
         assert self.point is not None
         recipe = self.point.recipe
         now = recipe.batch * recipe.tokens / step.seconds
@@ -78,11 +82,12 @@ class SweepProgress:
             self.console.print(f"[{self.done}/{self.total}] {where}  {seen}  {self._left(step)}")
 
     def ended(self, record: Record) -> None:
-        # A failed attempt that will be repeated is not yet a trial done.
-        self.done += record.outcome.settled or record.attempt + 1 == ATTEMPTS
-        self.bars.update(self.all, completed=self.done)
         self.bars.update(self.one, visible=False)
         self.console.print(f"[{self.done}/{self.total}] {_summary(record)}", highlight=False)
+
+    def settled(self, places: int) -> None:
+        self.done = places
+        self.bars.update(self.all, completed=places)
 
     def waiting(self, others: int) -> None:
         self.bars.update(self.all, seen=f"waiting for {others} trial(s) of another worker")

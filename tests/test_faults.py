@@ -17,8 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps import jobs, results, studies
-from sweeps.execute import Job
-from sweeps.jobs import Terms
+from sweeps.jobs import Job, Terms
 from sweeps.process import process_context
 from sweeps.storage import open_storage
 from sweeps.sweep import Point
@@ -32,6 +31,7 @@ from tests import tiny_sweep
 
 FILE = str(Path(tiny_sweep.__file__))
 PLACES = 4
+SEEN: dict[str, pd.DataFrame] = {}
 EVERY_STEP = Terms(checkpoint_seconds=0)
 
 
@@ -126,11 +126,14 @@ def curves(made: Job) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def undisturbed(tmp_path_factory, source) -> pd.DataFrame:
-    made = job(tmp_path_factory.mktemp("undisturbed"), source)
-    finished(made)
-    return curves(made)
+    """The curves of the sweep when nothing goes wrong; run once."""
+    if "curves" not in SEEN:
+        made = job(tmp_path_factory.mktemp("undisturbed"), source)
+        finished(made)
+        SEEN["curves"] = curves(made)
+    return SEEN["curves"]
 
 
 MOMENTS = [
@@ -197,7 +200,8 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
     )
     assert not study.get_trials(states=(TrialState.RUNNING,))
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    assert len(waiting) + len(before) == 40
+    # One more where Ctrl-C came between a record and its telling.
+    assert 40 <= len(waiting) + len(before) <= 41
 
 
 def test_a_run_that_fails_the_same_way_twice_is_left(tmp_path):
@@ -218,10 +222,11 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     assert len(finished(made)) == PLACES
 
 
+@pytest.mark.service
 def test_the_database_goes_away_and_comes_back(tmp_path, source, postgres, undisturbed):
-    made = job(tmp_path, source)
-    worker(made, postgres.url)
-    process = in_process(made, postgres.url)
+    made, url = job(tmp_path, source), postgres.new_database("away")
+    worker(made, url)
+    process = in_process(made, url)
     for _ in range(3):
         time.sleep(1.0)
         postgres.stop()
@@ -229,5 +234,5 @@ def test_the_database_goes_away_and_comes_back(tmp_path, source, postgres, undis
         postgres.start()
     process.join()
     assert process.exitcode == 0
-    finished(made, postgres.url)
+    finished(made, url)
     pd.testing.assert_frame_equal(curves(made), undisturbed)
