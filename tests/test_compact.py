@@ -34,9 +34,13 @@ def nth(number: int) -> Record:
 
 def put(folder: Path, numbers: range) -> list[Record]:
     written = [nth(number) for number in numbers]
+    write_each(folder, written)
+    return written
+
+
+def write_each(folder: Path, written: list[Record]) -> None:
     for record in written:
         records.write(record, [STEP, replace(STEP, step=1)], folder)
-    return written
 
 
 def files(folder: Path) -> set[str]:
@@ -220,11 +224,6 @@ def keep_compacting(folder: Path) -> None:
         compact(folder)
 
 
-def keep_writing(folder: Path, first: int, count: int) -> None:
-    for number in range(first, first + count):
-        put(folder, range(number, number + 1))
-
-
 def started(target: Callable, *args) -> multiprocessing.process.BaseProcess:
     process = process_context().Process(target=target, args=args, daemon=True)
     process.start()
@@ -246,7 +245,8 @@ def chaos(folder: Path, turns: int, seed: int) -> None:
     seen = 0
     for turn in range(turns):
         two = [started(keep_compacting, folder) for _ in range(2)]
-        writer = started(keep_writing, folder, len(wanted), 12)
+        new = [nth(number) for number in range(len(wanted), len(wanted) + 12)]
+        writer = started(write_each, folder, new)
         until = time.monotonic() + moments.uniform(0.0, 0.5)
         while time.monotonic() < until:
             now = ledger.records()
@@ -256,7 +256,7 @@ def chaos(folder: Path, turns: int, seed: int) -> None:
             kill(process)
         writer.join()
         assert writer.exitcode == 0
-        wanted += [nth(number) for number in range(len(wanted), len(wanted) + 12)]
+        wanted += new
         assert ledger.records() == wanted, f"turn {turn}"
         check(folder, wanted)
     compact(folder)
