@@ -118,7 +118,7 @@ def submit(
     ),
     option: Annotated[
         list[str] | None,
-        typer.Option(help="submitit's, such as slurm_partition=gpu timeout_min=60"),
+        typer.Option(help="submitit's, such as slurm_partition=gpu"),
     ] = None,
 ) -> None:
     """Submit workers to Slurm (extra `slurm`)."""
@@ -161,7 +161,9 @@ def compact_records(
 ) -> None:
     """Put the one-trial files of a sweep into one file each for records and curves."""
     found = compact.compact(results_folder / name)
-    console.print(str(found), highlight=False)
+    console.print(f"took in {found.trials} records and {found.curves} curves", highlight=False)
+    if found.left:
+        console.print(f"left {found.left} files that newer code wrote")
 
 
 @app.command(name="rebuild")

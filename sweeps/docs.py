@@ -6,7 +6,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from sweeps import catalog, measured_laws, results, table
+from sweeps import measured_laws, ratio, results, table
 from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
@@ -78,7 +78,7 @@ def _fields(kind: type) -> str:
 def ratio_table(root: Path) -> str:
     """Return the committed ratio sweep as Markdown."""
     trials = results.load("ratio", folder=root / results.PUBLISHED, scale="cpu")
-    return table.as_markdown(trials, catalog.find("ratio").arms)
+    return table.as_markdown(trials, ratio.SWEEP.arms)
 
 
 def between(text: str, new: str) -> str:

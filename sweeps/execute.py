@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -131,7 +132,9 @@ def submit_workers(
             "such as postgresql+psycopg://USER@HOST/NAME or grpc://HOST:PORT"
         )
     command = [sys.executable, "-m", "sweeps", "worker", name, "--storage", storage]
-    typed = {key: int(value) if value.isdecimal() else value for key, value in options.items()}
+    typed: dict[str, Any] = {
+        key: int(value) if value.isdecimal() else value for key, value in options.items()
+    }
     return [job.job_id for job in submit(command, workers, folder=folder, **typed)]
 
 
