@@ -37,8 +37,7 @@ def never(event: Event) -> str | None:
 class Judge:
     """Follows one run. `note` takes every event; `stop` may answer one with a reason to end."""
 
-    note: Direction = Literal["minimize", "maximize"]  # of an objective, as Optuna says it
-Note = ignore
+    note: Note = ignore
     stop: Callable[[Event], str | None] = never
     cheap_first: bool = False  # measure speed and cache before training, so that they can rule out
 
