@@ -8,7 +8,7 @@ SCALE ?= cpu
 # As in sweeps/process.py, for the tests.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: demo test check lint services docs clean
+.PHONY: demo test check lint services docs clean chaos
 
 demo: $(BIN)/.installed
 	$(BIN)/python -m sweeps run ratio --scale $(SCALE)
@@ -32,6 +32,10 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills a hundred processes at random and writes what was found into docs/reliability.md.
+chaos: $(BIN)/.installed-dev
+	$(BIN)/python -m benchmarks.chaos --kills 100 --page docs/reliability.md
 
 # What is generated from code or records; the tests hold it against its source.
 docs: $(BIN)/.installed-dev
