@@ -367,6 +367,21 @@ def test_attend_takes_bfloat16(ops: Ops, draw, T: int, S: int, window: int | Non
     assert_near([found], [wanted], tolerance=2e-2)
 
 
+@pytest.mark.parametrize("H", [4, 2])
+@pytest.mark.parametrize(("T", "S"), [(4, 9), (8, 9), (2, 700)])
+@torch.inference_mode()
+def test_attend_joins_the_cache_and_the_new_tokens(draw, H: int, T: int, S: int) -> None:
+    q, k, v = draw(2, T, H, 8), draw(2, S, 2, 8), draw(2, S, 2, 8)
+    q[:, 0] *= 30  # scores so large that one part may outweigh the other by all that fp32 can hold
+    wanted = REFERENCE.attend(q.double(), k.double(), v.double(), None)
+    assert_near([CPU.attend(q, k, v, None)], [wanted])
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    found = CPU.attend(q, k, v, None)
+    assert found.dtype == torch.bfloat16
+    wanted = REFERENCE.attend(q.double(), k.double(), v.double(), None)
+    assert_near([found], [wanted], tolerance=2e-2)
+
+
 # ---- the CPU kernels alone -----------------------------------------------------------------------
 
 
