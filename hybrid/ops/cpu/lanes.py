@@ -19,10 +19,12 @@ from types import FunctionType
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from hybrid.ops.cpu.team import on_team
 
 LANES = 16
 HERE = Path(__file__).parent
@@ -32,27 +34,27 @@ INTS = ir.VectorType(ir.IntType(32), LANES)
 SHORTS = ir.VectorType(ir.IntType(16), LANES)
 
 
-def _share(jobs, pieces, *rest):
-    for i in prange(pieces):
-        alone(jobs * i // pieces, jobs * (i + 1) // pieces, *rest)  # type: ignore[name-defined]  # noqa: F821
+def _share(entry, threads, jobs, pieces, *rest):
+    on_team(entry, threads, jobs, pieces, alone, rest)  # type: ignore[name-defined]  # noqa: F821
 
 
 class Kernel:
     """A compiled function of (first, last, *rest), or the like: called as it is by one thread.
 
-    `shared(jobs, pieces, *rest)` does the jobs 0 to jobs - 1 on numba's threads.
+    `shared(entry, threads, jobs, pieces, *rest)` does the jobs 0 to jobs - 1 on torch's threads
+    (`hybrid/ops/cpu/team.py`).
     """
 
     def __init__(self, function: Callable[..., None]):
         self.alone = njit(nogil=True, cache=True)(function)
         # A function of its own for each kernel, with the kernel among its globals: a closure would
         # be another function to numba's cache in every process.
-        share = FunctionType(_share.__code__, {"prange": prange, "alone": self.alone})
+        share = FunctionType(_share.__code__, {"on_team": on_team, "alone": self.alone})
         share.__module__, share.__qualname__ = (
             function.__module__,
             f"{function.__qualname__}_shared",
         )
-        self.shared = njit(nogil=True, parallel=True, cache=True)(share)
+        self.shared = njit(nogil=True, cache=True)(share)
 
     def __call__(self, *arguments: Any) -> None:
         self.alone(*arguments)
