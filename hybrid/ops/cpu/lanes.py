@@ -168,6 +168,60 @@ def store(typing: Any, array: Any, start: Any, value: Any) -> Any:
     return types.none(array, types.intp, value), emit
 
 
+def _masked(builder: Any, action: str, kind: Any, count: Any, given: list[Any]) -> Any:
+    """Call LLVM's masked load or store of `kind` for the first `count` lanes."""
+    places = ir.Constant(INTS, list(range(LANES)))
+    limit = builder.insert_element(
+        ir.Constant(INTS, ir.Undefined), builder.trunc(count, ir.IntType(32)), ir.IntType(32)(0)
+    )
+    limit = builder.shuffle_vector(limit, limit, ir.Constant(INTS, None))
+    mask = builder.icmp_signed("<", places, limit)
+    size = f"{'f' if kind == FLOATS else 'i'}{32 if kind == FLOATS else 16}"
+    name = f"llvm.masked.{action}.v{LANES}{size}.p0v{LANES}{size}"
+    align = ir.IntType(32)(4 if kind == FLOATS else 2)
+    pointer = kind.as_pointer()
+    if action == "load":
+        wanted = ir.FunctionType(kind, [pointer, align.type, mask.type, kind])
+        values = [*given, align, mask, ir.Constant(kind, None)]
+    else:
+        wanted = ir.FunctionType(ir.VoidType(), [kind, pointer, align.type, mask.type])
+        values = [*given, align, mask]
+    return builder.call(cgutils.get_or_insert_function(builder.module, wanted, name), values)
+
+
+@intrinsic
+def load_first(typing: Any, array: Any, start: Any, count: Any) -> Any:
+    """Return `count` elements from `start` on, bfloat16 or not, then zeros, as float32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element(context, builder, sig.args[0], *args[:2])
+        kind = FLOATS if sig.args[0].dtype == types.float32 else SHORTS
+        found = _masked(
+            builder, "load", kind, args[2], [builder.bitcast(pointer, kind.as_pointer())]
+        )
+        if kind == FLOATS:
+            return found
+        bits = builder.shl(builder.zext(found, INTS), INTS([16] * LANES))
+        return builder.bitcast(bits, FLOATS)
+
+    return lanes(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_first(typing: Any, array: Any, start: Any, count: Any, value: Any) -> Any:
+    """Write the first `count` lanes."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element(context, builder, sig.args[0], *args[:2])
+        kind = FLOATS if sig.args[0].dtype == types.float32 else SHORTS
+        vector = args[3] if kind == FLOATS else _rounded(builder, args[3])
+        given = [vector, builder.bitcast(pointer, kind.as_pointer())]
+        _masked(builder, "store", kind, args[2], given)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, lanes), emit
+
+
 def _rounded(builder: Any, vector: Any) -> Any:
     """Return the upper halves of float32 bits, rounded to nearest, ties to even; NaN stays NaN."""
     bits = builder.bitcast(vector, INTS)

@@ -107,6 +107,8 @@ def flat(x: Tensor) -> Any:
         x = x.detach()
     if x.dtype is torch.bfloat16:
         x = x.view(torch.int16)
+    if x.is_contiguous():
+        return x.numpy().reshape(-1)
     if x.numel() == 0:
         return x.flatten().numpy()
     last = sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
@@ -134,6 +136,8 @@ def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, Any]
 
 def rows(x: Tensor) -> tuple[Any, int]:
     """Return (flat memory, elements from row to row) of a tensor as rows of its last extent."""
+    if x.is_contiguous():
+        return flat(x), x.shape[-1]
     if x.stride(-1) != 1 or any(
         x.stride(i) != x.stride(i + 1) * x.shape[i + 1] for i in range(x.dim() - 2)
     ):
