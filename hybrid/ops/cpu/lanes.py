@@ -261,17 +261,31 @@ def set_element(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.none(array, types.intp, types.float32), emit
 
 
+def _ask(context: Any, builder: Any, sig: Any, args: Any, locality: int) -> Any:
+    number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), byte)
+    builder.call(function, [pointer, number(0), number(locality), number(1)])
+    return context.get_dummy_value()
+
+
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Ask for a cache line early; an index outside the array does no harm."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), byte)
-        builder.call(function, [pointer, number(0), number(3), number(1)])
-        return context.get_dummy_value()
+        return _ask(context, builder, sig, args, 3)
+
+    return types.none(array, types.intp), emit
+
+
+@intrinsic
+def prefetch_second(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for a cache line in the second cache, which has many more requests under way at once."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _ask(context, builder, sig, args, 2)
 
     return types.none(array, types.intp), emit
 
@@ -339,3 +353,20 @@ def total(typing: Any, value: Any) -> Any:
         return builder.extract_element(vector, ir.IntType(32)(0))
 
     return types.float32(lanes), emit
+
+
+@intrinsic
+def folded(typing: Any, x: Any, y: Any) -> Any:
+    """Return the sums of neighbouring lanes, those of x and then those of y.
+
+    Folding sixteen values in pairs, then the results, leaves the total of each in its lane.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        even, odd = (
+            builder.shuffle_vector(*args, INTS(list(range(first, 2 * LANES, 2))))
+            for first in (0, 1)
+        )
+        return builder.fadd(even, odd)
+
+    return lanes(lanes, lanes), emit
