@@ -25,7 +25,7 @@ _entries: list[int] = []  # the address of torch's GOMP_parallel, 0 where none c
 
 def _forget() -> None:
     """A child has none of its parent's threads, and OpenMP refuses to start some again."""
-    _entries[:] = [0]
+    _entries[:] = [0] if _entries else []  # never entered: there are no threads to miss
 
 
 os.register_at_fork(after_in_child=_forget)
