@@ -17,7 +17,7 @@ from sweeps.storage import open_storage
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
-from tests.faults import FILE, PLACES, At, Killer, Notes, curves, finished, in_process, job, worker
+from tests.workers import FILE, PLACES, At, Killer, Notes, curves, finished, in_process, job, worker
 
 SEEN: dict[str, pd.DataFrame] = {}
 

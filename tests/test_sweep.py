@@ -14,7 +14,7 @@ from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Precision
 from sweeps.trial.record import Label, Ledger, Outcome
 from tests import tiny_sweep
-from tests.faults import Notes, job, worker
+from tests.workers import Notes, job, worker
 
 
 def test_a_sweep_runs_every_point_once_and_a_second_call_nothing(tmp_path, source):
