@@ -81,6 +81,20 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+def test_a_record_that_fails_leaves_no_curve_either(tmp_path, monkeypatch):
+    whole = pq.write_table
+
+    def full_after_the_curve(table, file):
+        if table.schema.equals(SCHEMA):
+            raise OSError("No space left on device")
+        whole(table, file)
+
+    monkeypatch.setattr(pq, "write_table", full_after_the_curve)
+    with pytest.raises(RecordNotWritten, match="No space left"):
+        records.write(complete(), [STEP], tmp_path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"not parquet"]
 )
