@@ -32,7 +32,7 @@ The folder of a sweep, such as `results/local/ratio/`:
 |---|---|
 | `trials/RUN-ATTEMPT.parquet` | a record, written when its trial ends and never changed |
 | `curves/RUN-ATTEMPT.parquet` | a row for each of its steps, written just before |
-| `trials.parquet`, `curves.parquet` | the same, compacted: `python -m sweeps compact` moves them here |
+| `trials.parquet`, `curves.parquet` | the same, moved here by `python -m sweeps compact` |
 | `runs/RUN-ATTEMPT/` | what a person looks at: `config.json`, `log.txt`, `curve.csv` |
 | `aside/` | files that could not be read, under their own names; nothing here is deleted or read |
 | `study.sqlite3` | Optuna's study, made from the records again where it is lost |
@@ -80,7 +80,8 @@ def pages(root: Path) -> dict[Path, str]:
 
 def columns() -> str:
     """Return the data dictionary: a table for each kind of record, a row for each field."""
-    return HEAD + _changes() + "".join(head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+    tables = (head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+    return HEAD + _changes() + "".join(tables)
 
 
 def _changes() -> str:
