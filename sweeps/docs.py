@@ -6,7 +6,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from sweeps import catalog, measured_laws, results, table
+from sweeps import measured_laws, ratio, results, table
 from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
@@ -32,7 +32,7 @@ The folder of a sweep, such as `results/local/ratio/`:
 |---|---|
 | `trials/RUN-ATTEMPT.parquet` | a record, written when its trial ends and never changed |
 | `curves/RUN-ATTEMPT.parquet` | a row for each of its steps, written just before |
-| `trials.parquet`, `curves.parquet` | the same, moved here by `python -m sweeps compact` |
+| `trials.parquet`, `curves.parquet` | the same, after `python -m sweeps compact` |
 | `runs/RUN-ATTEMPT/` | what a person looks at: `config.json`, `log.txt`, `curve.csv` |
 | `aside/` | files that could not be read, under their own names; nothing here is deleted or read |
 | `study.sqlite3` | Optuna's study, made from the records again where it is lost |
@@ -80,8 +80,11 @@ def pages(root: Path) -> dict[Path, str]:
 
 def columns() -> str:
     """Return the data dictionary: a table for each kind of record, a row for each field."""
-    tables = (head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
-    return HEAD + _changes() + "".join(tables)
+    return (
+        HEAD
+        + _changes()
+        + "".join(head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+    )
 
 
 def _changes() -> str:
@@ -111,7 +114,7 @@ def _fields(kind: type) -> str:
 def ratio_table(root: Path) -> str:
     """Return the committed ratio sweep as Markdown."""
     trials = results.load("ratio", folder=root / results.PUBLISHED, scale="cpu")
-    return table.as_markdown(trials, catalog.find("ratio").arms)
+    return table.as_markdown(trials, ratio.SWEEP.arms)
 
 
 def between(text: str, new: str) -> str:

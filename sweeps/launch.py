@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
@@ -181,7 +181,7 @@ class Member:
     def _run_once(self) -> int:
         # In a group of its own: Ctrl-C at a terminal goes to the whole foreground group, and a
         # worker that is cleaning up must not be interrupted a second time by what we forward.
-        self._process = subprocess.Popen(
+        with subprocess.Popen(
             self.command,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -190,13 +190,21 @@ class Member:
             text=True,
             errors="replace",
             process_group=0,
-        )
-        if self.team.ending.is_set():  # set between the last look and the start
-            self.send(signal.SIGINT)
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        ) as process:
+            self._process = process
+            if self.team.ending.is_set():  # set between the last look and the start
+                self.send(signal.SIGINT)
+            reader = threading.Thread(target=self._repeat, args=(process.stdout,), daemon=True)
+            reader.start()
+            process.wait()
+            with suppress(ProcessLookupError):  # what a killed worker leaves behind holds the pipe
+                os.killpg(process.pid, signal.SIGKILL)
+            reader.join()
+        return process.returncode
+
+    def _repeat(self, output: IO[str]) -> None:
+        for line in output:
             self._say(line.rstrip("\n"))
-        return self._process.wait()
 
     def _say(self, text: str) -> None:
         self.team.say(f"[worker {self.number}] {text}")

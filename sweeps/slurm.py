@@ -1,6 +1,6 @@
 """Starts workers as jobs of Slurm, through submitit (extra `slurm`); locally, to try it out.
 
-Slurm's options are submitit's: shared ones bare (timeout_min, gpus_per_node, cpus_per_task, mem_gb),
+Options are submitit's: shared ones bare (timeout_min, gpus_per_node, cpus_per_task, mem_gb), and
 Slurm's own with its name before them (slurm_partition). Jobs that end early end nothing else: the
 study hands what they left to the other workers.
 """

@@ -76,7 +76,8 @@ def test_a_terminal_shows_bars():
 
 
 def test_a_failure_shows_its_last_line():
-    failed = {"outcome": Outcome.FAILED, "error": "Traceback\nValueError: no [1]"}
+    error = "Traceback\nValueError: no [1]\n\nthe last lines of log.txt:\nstep 1/2"
+    failed = {"outcome": Outcome.FAILED, "error": error}
     assert "[4/10] 1:0 seed 0  failed: ValueError: no [1]" in shown(terminal=False, **failed)
     nothing = {"outcome": Outcome.CRASHED, "error": None}
     assert "[4/10] 1:0 seed 0  crashed: " in shown(terminal=False, **nothing)

@@ -16,8 +16,8 @@ from sweeps.trial.columns import VERSION_KEY, Change
 from sweeps.trial.engine import Engine
 from sweeps.trial.parquet import NotOurs, parse
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import SCHEMA, Label, Outcome, Record
-from sweeps.trial.run import not_run
+from sweeps.trial.record import SCHEMA, Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.run import not_run, refused
 from sweeps.trial.train import Step
 from tests.models import SPECS
 
@@ -61,13 +61,29 @@ def test_results_are_only_ever_added_to(tmp_path):
         records.write(complete(), [STEP], tmp_path)
 
 
+def test_a_recorded_run_keeps_its_curve(tmp_path):
+    records.write(complete(), [STEP], tmp_path)
+    with pytest.raises(FileExistsError):
+        records.write(failed(), [], tmp_path)
+    assert records.read_curves(tmp_path).num_rows == 1
+
+
+def test_what_a_sampler_chose_stands_in_the_record():
+    recipe = Recipe(steps=1, batch=1, tokens=4, lr=1e-3)
+    label = Label(trial_params='{"lr": 1e-3}')
+    made = refused(SPECS["hybrid"], recipe, "needs 90 GB", label=label, engine=Engine(device="cpu"))
+    assert made.trial_params == '{"lr": 1e-3}'
+    assert (made.outcome, made.error) == (Outcome.REFUSED, "needs 90 GB")
+    assert made.outcome.settled
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def full_disk(table, file, **options):
         file.write(b"PAR1 half a file")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RecordNotWritten, match=f"into {tmp_path}: No space left"):
         records.write(complete(), [STEP], tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
