@@ -17,7 +17,19 @@ from sweeps.storage import open_storage
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
-from tests.workers import FILE, PLACES, At, Killer, Notes, curves, finished, in_process, job, worker
+from tests.workers import (
+    FILE,
+    PLACES,
+    At,
+    Killer,
+    Notes,
+    curves,
+    finished,
+    forget_study,
+    in_process,
+    job,
+    worker,
+)
 
 SEEN: dict[str, pd.DataFrame] = {}
 
@@ -114,7 +126,7 @@ def test_a_run_that_fails_the_same_way_twice_is_left(tmp_path):
 def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     made = job(tmp_path, source)
     finished(made)
-    (made.records / "study.sqlite3").unlink()
+    forget_study(made)
     assert len(finished(made)) == PLACES
 
 

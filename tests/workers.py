@@ -50,6 +50,12 @@ def worker(made: Job, url: str = "") -> Worker:
     return Worker(study=study, plan=plan, ledger=ledger, terms=made.terms, grace_s=GRACE_SECONDS)
 
 
+def forget_study(made: Job) -> None:
+    """Remove the study's files: the database and what SQLite keeps beside it."""
+    for path in made.records.glob("study.sqlite3*"):
+        path.unlink()
+
+
 class Killer:
     """A watcher that kills its own process, without a word, when `when` says so."""
 
