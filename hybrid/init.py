@@ -23,13 +23,16 @@ STD = 0.02
 DT_LOW, DT_HIGH, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]  # (a float32 CPU tensor to fill, draws) -> it
+Put = Callable[[Tensor, Tensor], Any]
 
 
-def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
+def initialise(model: nn.Module, spec: ModelSpec, seed: int, put: Put = Tensor.copy_) -> None:
     """Fill every parameter of the `HybridLM` of `spec` in place, each from a generator of its own.
 
     The generator's seed is a hash of (seed, parameter name), so a parameter does not depend on
-    which others the model has. Raises LookupError for a parameter that no rule covers.
+    which others the model has. `put` takes a parameter and its whole value, on the CPU; a process
+    that holds only a part of each parameter takes that part. Raises LookupError for a parameter
+    that no rule covers.
     """
     rules = _rules(model, spec)
     with torch.no_grad():
@@ -38,7 +41,7 @@ def initialise(model: nn.Module, spec: ModelSpec, seed: int) -> None:
                 raise LookupError(f"{name} has no rule in hybrid/init.py")
             digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
             draws = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            parameter.copy_(rules[name](torch.empty(parameter.shape), draws))
+            put(parameter, rules[name](torch.empty(parameter.shape), draws))
 
 
 def normal(std: float) -> Rule:

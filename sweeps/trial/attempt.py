@@ -13,15 +13,16 @@ import torch
 
 from hybrid import cost
 from hybrid import ops as backends
-from hybrid.model import HybridLM, build
+from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
 from sweeps.trial.data.batches import Batch, train_batch
 from sweeps.trial.data.streams import Tokens, open_tokens
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
-from sweeps.trial.engine import Compile, Engine
-from sweeps.trial.events import Watch
-from sweeps.trial.measure import HeldOut, held_out_loss, speeds, train_tokens_per_s
+from sweeps.trial.engine import Compile, Engine, Parallel
+from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.measure import HeldOut, Speeds, held_out_loss, speeds, train_tokens_per_s
+from sweeps.trial.parallel import Team
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Outcome
 from sweeps.trial.train import Step, adamw, train
@@ -39,6 +40,7 @@ class Attempt:
     keep: Callable[[HybridLM], None]
     checkpoints: Checkpoints | None
     cheap_first: bool
+    team: Team
     seen: dict[str, Any] = field(default_factory=dict)  # columns of the record
 
     def go(self) -> None:
@@ -47,14 +49,15 @@ class Attempt:
         precision = choose_precision(recipe.precision, device)
         tokens = open_tokens(recipe.source, self.spec.vocab)
         memory = PeakMemory(device)
-        model = build(
-            self.spec, ops=backends.find(self.engine.ops, device), seed=recipe.seed, device=device
-        )
+        ops = backends.find(self.engine.ops, device)
+        model = self.team.build(self.spec, ops, recipe.seed, device)
         if self.engine.compile is not Compile.OFF:
             model.compile_passes(self.engine.compile.mode)
         self.seen |= {
             "ops": model.ops.name,
             "compiled": str(self.engine.compile),
+            "parallel": str(self.engine.parallel),
+            "world_size": self.team.size,
             "precision": str(precision),
             "tokenizer_sha256": tokens.tokenizer_sha256,
             "text_sha256": tokens.text_sha256,
@@ -62,7 +65,7 @@ class Attempt:
             "train_bytes_estimate": self._estimate(precision, device),
         }
         if self.cheap_first:
-            self._time(model, precision)
+            self._time_first(model, precision)
             memory.restart()
         curve: list[Step] = []
         try:
@@ -73,29 +76,50 @@ class Attempt:
             where = f"the training loss of step {curve[-1].step} is {curve[-1].nats_per_token}"
             self.seen |= {"outcome": Outcome.DIVERGED, "error": where}
             return
-        self.keep(model)
         model.zero_grad(set_to_none=True)
-        losses = {d: held_out_loss(model, tokens, d, recipe, precision) for d in tokens.domains}
-        if not self.cheap_first:
-            self._time(model, precision)
-        self.seen |= _held_out_columns(losses) | {"outcome": Outcome.COMPLETE, "error": None}
+        model = self.team.whole_model(model)
+        if self.team.first:
+            self.keep(model)
+            losses = {d: held_out_loss(model, tokens, d, recipe, precision) for d in tokens.domains}
+            if not self.cheap_first:
+                self.seen |= asdict(self._speeds(model, precision))
+            self.seen |= _held_out_columns(losses) | {"outcome": Outcome.COMPLETE, "error": None}
+        self.seen = self.team.from_first(self.seen)
 
-    def _estimate(self, precision: Precision, device: torch.device) -> int:
+    def _estimate(self, precision: Precision, device: torch.device) -> int | None:
+        """Return the bytes that training takes in one process; None where no formula tells."""
+        if self.engine.parallel is Parallel.FSDP:
+            return None
         return cost.training_bytes(
             self.spec,
-            batch=self.recipe.batch,
+            batch=self.recipe.batch // self.team.size,
             tokens=self.recipe.tokens,
             itemsize=itemsize(precision),
             device=device.type,
         ).total
 
-    def _time(self, model: HybridLM, precision: Precision) -> None:
-        """Measure speeds; before training they are an event, which may end the trial."""
-        graphs = self.engine.compile is Compile.GRAPHS
-        found = speeds(model, self.recipe.contexts, precision, graphs=graphs)
+    def _time_first(self, model: HybridLM, precision: Precision) -> None:
+        """Measure speeds before training: then they are an event, which may end the trial."""
+        model = self.team.whole_model(model)
+        found = self.team.from_first(self._speeds(model, precision) if self.team.first else None)
+        assert found is not None
         self.seen |= asdict(found)
-        if self.cheap_first:
-            self.watch(found)
+        self._show(found)
+
+    def _speeds(self, model: HybridLM, precision: Precision) -> Speeds:
+        graphs = self.engine.compile is Compile.GRAPHS
+        return speeds(model, self.recipe.contexts, precision, graphs=graphs)
+
+    def _show(self, event: Event) -> None:
+        """Show an event to the watcher, in the first process; its Stop stops all of them."""
+        stop = None
+        if self.team.first:
+            try:
+                self.watch(event)
+            except Stop as said:
+                stop = said
+        if (stop := self.team.from_first(stop)) is not None:
+            raise stop
 
     def _train(
         self, curve: list[Step], model: HybridLM, tokens: Tokens, precision: Precision
@@ -115,17 +139,17 @@ class Attempt:
         optimizer = adamw(model, self.recipe)
         checkpointer, done = None, Done()
         if self.checkpoints is not None:
-            checkpointer = Checkpointer(self.checkpoints, self.name, model, optimizer)
+            checkpointer = Checkpointer(self.checkpoints, self.name, model, optimizer, self.team)
             done = checkpointer.restore()
         self.seen["resumed_steps"] = list(done.resumed_steps)
         for step in done.curve:
             curve.append(step)
-            self.watch(step)
-        for step in train(model, optimizer, batch, self.recipe, precision, len(curve)):
+            self._show(step)
+        for step in train(model, optimizer, batch, self.recipe, precision, len(curve), self.team):
             curve.append(step)
             if checkpointer is not None and math.isfinite(step.nats_per_token):
                 checkpointer.after_step(curve)
-            self.watch(step)
+            self._show(step)
             if not math.isfinite(step.nats_per_token):
                 break
 

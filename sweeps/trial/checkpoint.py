@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hybrid.model import HybridLM
+from sweeps.trial.parallel import ALONE, Team, put, whole
 from sweeps.trial.train import Step
 
 FORMAT = 1  # raised when the names or the meaning of what is stored change
@@ -57,44 +58,70 @@ class Done:
 class Checkpointer:
     """Saves one run now and then, and puts back what an earlier process saved of it.
 
-    `run` names what is trained, and everything that decides the result.
+    `run` names what is trained, and everything that decides the result. Of a team, the first
+    process saves and decides when, and all read; a file holds whole weights, whoever had them.
     """
 
-    def __init__(self, where: Checkpoints, run: str, model: HybridLM, optimizer: Optimizer):
+    def __init__(
+        self,
+        where: Checkpoints,
+        run: str,
+        model: HybridLM,
+        optimizer: Optimizer,
+        team: Team = ALONE,
+    ):
         self.path = where.folder / FILE
         self.every_seconds, self.run = where.every_seconds, run
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.team = model, optimizer, team
         self.resumed_steps: tuple[int, ...] = ()
         self.saved = time.monotonic()
 
     def restore(self) -> Done:
         """Put model and optimiser where the checkpoint left them; nothing happens without one."""
-        for leftover in self.path.parent.glob(".*.tmp"):  # of a process killed while it wrote
-            leftover.unlink(missing_ok=True)
-        if not self.path.exists():
-            return Done()
-        try:
-            done = self._restored()
-        except (OSError, SafetensorError, ValueError) as error:
-            aside = self.path.with_name(f"{FILE}.set-aside")
-            os.replace(self.path, aside)
-            log.warning("the run starts anew: %s; it is now %s", error, aside)
-            return Done()
-        self.resumed_steps = done.resumed_steps
-        log.warning("continued at step %d from a checkpoint", done.resumed_steps[-1])
+        if self.team.first:
+            for leftover in self.path.parent.glob(".*.tmp"):  # of a process killed while it wrote
+                leftover.unlink(missing_ok=True)
+        done, wrong = self._read()
+        seen = self.team.all_of((len(done.curve), wrong is None))
+        if len(set(seen)) > 1:
+            raise RuntimeError(
+                f"the processes of one trial read different checkpoints in {self.path.parent}: "
+                f"(steps, whole) {seen}; they need to see the same disk"
+            )
+        if wrong is not None and self.team.first:
+            self._set_aside(wrong)
+        if done.curve:
+            self.resumed_steps = done.resumed_steps
+            log.warning("continued at step %d from a checkpoint", done.resumed_steps[-1])
         return done
+
+    def _read(self) -> tuple[Done, Exception | None]:
+        """Return what was put back, and what was wrong with the file."""
+        if not self.path.exists():
+            return Done(), None
+        try:
+            return self._restored(), None
+        except (OSError, SafetensorError, ValueError) as error:
+            return Done(), error
+
+    def _set_aside(self, wrong: Exception) -> None:
+        aside = self.path.with_name(f"{FILE}.set-aside")
+        os.replace(self.path, aside)
+        log.warning("the run starts anew: %s; it is now %s", wrong, aside)
 
     def after_step(self, curve: Sequence[Step]) -> None:
         """Save if it is time; a disk that refuses is warned of, and training goes on."""
-        if time.monotonic() - self.saved < self.every_seconds:
+        if not self.team.from_first(time.monotonic() - self.saved >= self.every_seconds):
             return
+        live = self._live()
         try:
-            self._save(curve)
+            if self.team.first:
+                self._save(live, curve)
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint after step %d: %s", curve[-1].step, error)
         self.saved = time.monotonic()
 
-    def _save(self, curve: Sequence[Step]) -> None:
+    def _save(self, live: dict[str, Tensor], curve: Sequence[Step]) -> None:
         about = {
             "format": FORMAT,
             "run": self.run,
@@ -104,7 +131,7 @@ class Checkpointer:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_name(f".{FILE}.{uuid4().hex}.tmp")
         try:
-            tensors = {**self._live(), **_random_state(self._device()), **_curve_tensors(curve)}
+            tensors = {**live, **_random_state(self._device()), **_curve_tensors(curve)}
             save_file(tensors, scratch, {"checkpoint": json.dumps(about)})
             _sync(scratch)
             os.replace(scratch, self.path)
@@ -121,11 +148,15 @@ class Checkpointer:
             curve = _curve_from(file, about["next_step"])
             for name, parameter in self.model.named_parameters():
                 with torch.no_grad():
-                    parameter.copy_(file.get_tensor(f"model.{name}"))
+                    put(parameter, file.get_tensor(f"model.{name}"))
                 if f"adamw.step.{name}" in names:
+                    step, *moments = (file.get_tensor(f"adamw.{key}.{name}") for key in ADAMW)
                     self.optimizer.state[parameter] = {
-                        key: file.get_tensor(f"adamw.{key}.{name}").to(parameter.device, copy=True)
-                        for key in ADAMW
+                        "step": step.to(parameter.device, copy=True),
+                        **{
+                            key: put(torch.empty_like(parameter, requires_grad=False), moment)
+                            for key, moment in zip(ADAMW[1:], moments, strict=True)
+                        },
                     }
             _set_random_state(file, self._device(), names)
         return Done(curve=tuple(curve), resumed_steps=(*about["resumed"], int(about["next_step"])))
@@ -161,11 +192,15 @@ class Checkpointer:
             raise ValueError(f"{self.path}: {odd[0]} is missing or unknown")
 
     def _live(self) -> dict[str, Tensor]:
+        """Return what is to be saved, in the first process; the others help it gather the parts."""
         tensors = {}
         for name, parameter in self.model.named_parameters():
-            tensors[f"model.{name}"] = parameter.detach().contiguous()
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adamw.{key}.{name}"] = value.contiguous()
+            state = self.optimizer.state[parameter]
+            named = {f"adamw.{key}.{name}": value for key, value in state.items()}
+            for key, value in {f"model.{name}": parameter.detach(), **named}.items():
+                full = whole(value)
+                if self.team.first:
+                    tensors[key] = full.contiguous()
         return tensors
 
     def _device(self) -> torch.device:

@@ -107,6 +107,12 @@ class Record:
     threads: int = column("of torch on the CPU", "threads")
     ops: str | None = column("implementation that really ran", optional=True)
     compiled: str | None = column("by torch.compile: off, on or graphs", optional=True)
+    parallel: str | None = column(
+        "what its processes shared: none, ddp or fsdp (then speeds are of one process alone, the "
+        "training's of all, and memory is the first one's)",
+        optional=True,
+    )
+    world_size: int | None = column("of the training", "processes", optional=True)
     precision: str | None = column("of matrix products: fp32 or bf16", optional=True)
     tokenizer_sha256: str | None = column("of the tokenizer that made the tokens", optional=True)
     text_sha256: str | None = column("of the normalised text and its split", optional=True)
@@ -164,6 +170,7 @@ CHANGES = (
     Change(version=2, commit="8f88edd", added=("matched",)),
     Change(version=3, commit="c6350ee", added=("compiled",)),
     Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
+    Change(version=5, commit="0000000", added=("parallel", "world_size")),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)

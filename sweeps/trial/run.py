@@ -19,8 +19,9 @@ from sweeps.trial import provenance
 from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.device import choose_device, is_out_of_memory, machine_name
-from sweeps.trial.engine import Compile, Engine
+from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.parallel import team_of
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, Outcome, Record
 
@@ -51,11 +52,15 @@ def run(
     is called with the trained model, before it is measured. With `checkpoints`, a run that an
     earlier process left there is continued, and `watch` is called with its steps first.
 
+    With an `engine.parallel`, every process of `parallel.process_group` calls it, and all return
+    what was seen, measured by the first; `watch` and `keep` are called in the first alone.
+
     Whatever goes wrong inside is the record's outcome; only an engine that is not here and
     what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
     written but checkpoints: the record's turn is `record.write`.
     """
     start = time.perf_counter()
+    team = team_of(engine, recipe.batch)
     record = not_run(spec, recipe, label=label, engine=engine)
     attempt = Attempt(
         name=f"{record.run_id} {_digest(spec, recipe, engine)}",
@@ -66,6 +71,7 @@ def run(
         keep=keep,
         checkpoints=checkpoints,
         cheap_first=cheap_first,
+        team=team,
     )
     try:
         attempt.go()
@@ -135,7 +141,8 @@ def _digest(spec: ModelSpec, recipe: Recipe, engine: Engine) -> str:
     chosen = choose_device(engine.device)
     name = backends.find(engine.ops, chosen).name
     compiled = () if engine.compile is Compile.OFF else (str(engine.compile),)
-    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name, *compiled)
+    parallel = () if engine.parallel is Parallel.NONE else (str(engine.parallel),)
+    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name, *compiled, *parallel)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

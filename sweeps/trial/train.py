@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from hybrid.layers.moe import balance_loss
 from hybrid.model import HybridLM
 from sweeps.trial.device import autocast
+from sweeps.trial.parallel import ALONE, Team, whole
 from sweeps.trial.recipe import Precision, Recipe
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]  # step -> (ids_BT, targets_BT)
@@ -37,34 +38,38 @@ def train(
     recipe: Recipe,
     precision: Precision,
     first_step: int = 0,
+    team: Team = ALONE,
 ) -> Iterator[Step]:
     """Train `model` in place, yielding after each step; a loss that is not finite is yielded too.
 
     `optimizer` is `adamw(model, recipe)`; together with the model it is all that a step changes, so
     whoever puts both back as they were after a step goes on from `first_step`, the next one.
-    `precision` is the chosen one, not AUTO.
+    `precision` is the chosen one, not AUTO. `batch` is the whole one, of which each process of
+    `team` takes its part; a Step is about the whole one in all of them.
     """
     model.train()
     device = model.embed.weight.device
+    loss = team.loss(model)
     for step in range(first_step, recipe.steps):
         start = time.perf_counter()
-        ids_BT, targets_BT = (x.to(device) for x in batch(step))
+        ids_BT, targets_BT = (team.part(x).to(device) for x in batch(step))
         lr = learning_rate(recipe, step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(precision, device):
-            nats, routings = model.loss(ids_BT, targets_BT)
-        balance = balance_loss(routings)
+            nats, routings = loss(ids_BT, targets_BT)
+        balance = balance_loss(team.with_common_loads(routings))
         (nats + recipe.balance * balance.to(device)).backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        mean_nats, mean_balance = team.means(nats, balance)
         yield Step(
             step=step,
-            tokens=(step + 1) * targets_BT.numel(),
-            nats_per_token=nats.item(),
-            balance=balance.item(),
-            grad_norm=grad_norm.item(),
+            tokens=(step + 1) * targets_BT.numel() * team.size,
+            nats_per_token=mean_nats,
+            balance=mean_balance,
+            grad_norm=whole(grad_norm).item(),
             lr=lr,
             seconds=time.perf_counter() - start,
         )
