@@ -1,4 +1,4 @@
-"""One trial in several processes: how they share weights and batches, and what they tell each other.
+"""One trial in several processes: how they share weights and batches, and what they say.
 
     with process_group():  # in each of the processes that torchrun started
         record = run(spec, recipe, engine=Engine(parallel=Parallel.FSDP))

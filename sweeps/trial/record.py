@@ -170,7 +170,7 @@ CHANGES = (
     Change(version=2, commit="8f88edd", added=("matched",)),
     Change(version=3, commit="c6350ee", added=("compiled",)),
     Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
-    Change(version=5, commit="0000000", added=("parallel", "world_size")),
+    Change(version=5, commit="c57849c", added=("parallel", "world_size")),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)
