@@ -156,7 +156,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     """Return an array that starts with a cache line.
 
     From numpy, which asks for large pages where there is much to hold; torch does not, and on small
-    ones a long cache is read far more slowly.
+    ones a long cache is read more slowly.
     """
     count = math.prod(shape) * dtype.itemsize
     room = np.empty(count + LINE, np.uint8)
