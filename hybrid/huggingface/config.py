@@ -16,6 +16,7 @@ from hybrid.spec import (
     FeedForward,
     Layer,
     Mamba,
+    Mamba2,
     Mixer,
     ModelSpec,
     MoE,
