@@ -10,7 +10,17 @@ from enum import StrEnum
 from typing import assert_never
 
 from hybrid.activations import FP32_BYTES, passing_bytes, piece_tokens, saved_bytes
-from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mamba2, Mixer, ModelSpec, MoE, StateSpace
+from hybrid.spec import (
+    MLP,
+    Attention,
+    FeedForward,
+    Mamba,
+    Mamba2,
+    Mixer,
+    ModelSpec,
+    MoE,
+    StateSpace,
+)
 
 
 class Weights(StrEnum):

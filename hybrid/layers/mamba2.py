@@ -52,7 +52,7 @@ class Mamba2(nn.Module):
         return
 
     def forward(self, x_BTD: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
-        (E, convolved, H), G, N = self.sizes, self.config.groups, self.config.d_state
+        (E, _, H), G, N = self.sizes, self.config.groups, self.config.d_state
         tail, h_BEN = (None, None) if state is None else state
         gate_BTE, joint, raw_BTH = self.in_proj(x_BTD).split(self.sizes, dim=-1)
         joint, tail = self.short(joint, tail)
