@@ -198,10 +198,13 @@ def _forward_by_chunk(mixer: Mamba2, D: int, T: int, itemsize: int) -> int:
     E, _, H = mixer.projected(D)
     Q, cast = min(T, SSD_CHUNK), itemsize if itemsize < FP32_BYTES else 0
     wider = FP32_BYTES if cast else 0
-    weights = H * Q * (FP32_BYTES + cast)
-    reading = E * (FP32_BYTES + itemsize + wider)  # y, and what the state before adds to it
-    states = 3 * FP32_BYTES * E * mixer.d_state
-    return Q * (_made_by_chunk(mixer, D, Q, itemsize) + max(weights, reading)) + states
+    state = FP32_BYTES * E * mixer.d_state
+    before = state + cast * E * mixer.d_state
+    weights = Q * max(H * Q * (FP32_BYTES + cast), (H * Q + E) * itemsize)
+    reading = Q * E * (FP32_BYTES + itemsize + wider)  # y, and what the state before adds to it
+    writing = Q * E * FP32_BYTES + before + state
+    made = Q * _made_by_chunk(mixer, D, Q, itemsize)
+    return made + before + max(weights, reading, writing)
 
 
 def _backward_by_chunk(mixer: Mamba2, D: int, T: int, itemsize: int) -> int:

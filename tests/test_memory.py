@@ -37,6 +37,7 @@ LAYERS = {
     "mamba plain": Layer(mixer=Mamba(inner_norm=False, d_state=8), feed_forward=None),
     "mamba no conv": Layer(mixer=Mamba(d_conv=None), feed_forward=None),
     "mamba2": Layer(mixer=Mamba2(d_state=16, head_width=32), feed_forward=None),
+    "mamba2 state": Layer(mixer=Mamba2(d_state=128), feed_forward=None),
     "mamba2 groups": Layer(mixer=Mamba2(d_state=8, head_width=16, groups=2), feed_forward=None),
     "mamba2 plain": Layer(
         mixer=Mamba2(d_state=32, d_conv=None, gated_norm=False), feed_forward=None
@@ -173,7 +174,7 @@ def test_a_long_prompt_holds_weights_cache_and_one_chunk():
 
 def test_the_chunks_are_those_of_the_kernels():
     assert SCAN_CHUNK == scan.CHUNK
-    assert SSD_CHUNK == ssd.CHUNK["cpu"]
+    assert ssd.CHUNK["cpu"] == SSD_CHUNK
 
 
 def test_training_memory_is_the_larger_of_two_moments():
