@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybrid.ops import reference
-from hybrid.ops.given import sizes
+from hybrid.ops.given import Shaped, check, sizes
 from hybrid.ops.reference import wide
 
 # Tokens of a chunk, by kind of device: so few that its matrices stay in a processor's nearer
@@ -33,23 +33,24 @@ def ssd(
 ) -> tuple[Tensor, Tensor]:
     """Return (y (B, T, H, P), the last state (B, H, P, N)).
 
-    Products are taken in the dtype of `u_BTHP`, all else in float32 at least. Raises ValueError for
-    shapes that disagree or are empty. There is no second derivative.
+    Products are taken in the dtype of `u_BTHP`, all else in float32. Raises TypeError for dtypes it
+    does not take and ValueError for shapes that disagree or are empty. There is no second
+    derivative.
     """
     (B, T, H, P), (G, N) = sizes("ssd", "u_BTHP", u_BTHP), sizes("ssd", "b_BTGN", b_BTGN)[2:]
-    for name, tensor, wanted in (
-        ("raw_BTH", raw_BTH, (B, T, H)),
-        ("bias_H", bias_H, (H,)),
-        ("a_H", a_H, (H,)),
-        ("b_BTGN", b_BTGN, (B, T, G, N)),
-        ("c_BTGN", c_BTGN, (B, T, G, N)),
-        ("d_H", d_H, (H,)),
-        ("h_BHPN", h_BHPN, (B, H, P, N)),
-    ):
-        if tensor is not None and tensor.shape != wanted:
-            raise ValueError(
-                f"ssd: {name} has shape {tuple(tensor.shape)}; beside u_BTHP it must be {wanted}"
-            )
+    activations: Shaped = {
+        "u_BTHP": (u_BTHP, (B, T, H, P)),
+        "raw_BTH": (raw_BTH, (B, T, H)),
+        "b_BTGN": (b_BTGN, (B, T, G, N)),
+        "c_BTGN": (c_BTGN, (B, T, G, N)),
+    }
+    others: Shaped = {
+        "bias_H": (bias_H, (H,)),
+        "a_H": (a_H, (H,)),
+        "d_H": (d_H, (H,)),
+        "h_BHPN": (h_BHPN, (B, H, P, N)),
+    }
+    save = check("ssd", activations, others)
     if H % G:
         raise ValueError(f"ssd: b_BTGN has {G} groups, which must divide the {H} heads of u_BTHP")
     if T == 1:
@@ -57,7 +58,6 @@ def ssd(
     if h_BHPN is None:
         h_BHPN = a_H.new_zeros(B, H, P, N)
     dt_BTH = torch.logaddexp(wide(raw_BTH) + bias_H, a_H.new_zeros(()))
-    save = torch.is_grad_enabled()  # which it no longer is inside
     return Chunks.apply(save, u_BTHP, dt_BTH, dt_BTH * a_H, b_BTGN, c_BTGN, d_H, h_BHPN)
 
 
