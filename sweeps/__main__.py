@@ -14,8 +14,8 @@ from hybrid import ops as backends
 from hybrid.units import parse_memory
 from sweeps import catalog, docs, exchange, execute, report, results, table
 from sweeps.bench import cli as bench_cli
-from sweeps.jobs import Job, resolved
-from sweeps.process import Limits, Terms
+from sweeps.jobs import Job, Terms, resolved
+from sweeps.process import Limits
 from sweeps.proxy import serve
 from sweeps.sweep import Sweep
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile

@@ -11,14 +11,24 @@ from hybrid import ops as backends
 from sweeps import catalog
 from sweeps.grid import Grid
 from sweeps.plan import Plan
-from sweeps.process import Terms
+from sweeps.process import NO_LIMITS, Limits
 from sweeps.search import Hunt, Search
 from sweeps.sweep import Sweep
+from sweeps.trial.checkpoint import EVERY_SECONDS
 from sweeps.trial.data.sources import Source
 from sweeps.trial.device import choose_device
 from sweeps.trial.engine import Engine
 
 JOB = "job"  # user attribute of a study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How every trial of a job is run, whatever it is."""
+
+    keep_weights: bool = False
+    limits: Limits = NO_LIMITS
+    checkpoint_seconds: float | None = EVERY_SECONDS  # None keeps no checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,36 +1,63 @@
 """One trial in a process of its own, so that its memory peak is its own and its death is only its.
 
 The process is forked from a server that has imported torch once and done nothing else, so a trial
-starts in a fraction of a second. It writes its record itself; this side only watches.
+starts in a fraction of a second. It writes its record itself (`sweeps/trial/child.py`); this side
+watches, keeps it within its limits, and writes the record of a process that died.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import torch
 
 from hybrid import ops as backends
-from hybrid.model import HybridLM, build
-from hybrid.spec import Attention, Layer, Mamba, ModelSpec
+from hybrid.model import build
+from hybrid.spec import Attention, Layer, Mamba, ModelSpec, require
 from sweeps.sweep import Point
 from sweeps.trial import record as records
-from sweeps.trial import weights
+from sweeps.trial import run_folder
+from sweeps.trial.attempt import columns_of
+from sweeps.trial.checkpoint import EVERY_SECONDS
+from sweeps.trial.child import Job, work
+from sweeps.trial.deaths import explain, kernel_kills
 from sweeps.trial.device import choose_device
 from sweeps.trial.engine import Engine
-from sweeps.trial.record import Label, Outcome, Record
-from sweeps.trial.run import not_run, run
+from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.measure import Speeds
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.run import not_run
 from sweeps.trial.train import Step
 
 STOP_SECONDS = 10
+WHERE_SECONDS = 0.3  # for a process that hangs, to write down where
+POLL_SECONDS = 0.1  # between two looks at a process that has limits
 # How long a thread of torch's spins for the others before it sleeps. GNU OpenMP's own choice burns
 # milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
 # made a step seven times slower (docs/log.md); waiting less costs nothing measurable when idle.
 SPIN_COUNT = "3000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a trial's process may use before it is ended; None is no limit."""
+
+    seconds: float | None = None  # from its start
+    memory_bytes: int | None = None  # resident set, looked at many times a second
+
+    def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("memory_bytes", self.memory_bytes)):
+            require(value is None or value > 0, f"Limits: {name}={value!r} must be above 0 or None")
+
+
+NO_LIMITS = Limits()
 
 
 def run_in_process(
@@ -38,31 +65,53 @@ def run_in_process(
     label: Label,
     engine: Engine,
     folder: Path,
-    watch: Callable[[Step], None],
+    watch: Watch,
+    *,
     keep_weights: bool = False,
+    limits: Limits = NO_LIMITS,
+    checkpoint_seconds: float | None = EVERY_SECONDS,
+    cheap_first: bool = False,
 ) -> Record:
     """Run one trial in a new process and return its record, which is then in `folder`.
 
-    A process that dies gives a record with the outcome `crashed`. An exception raised here while
-    waiting (KeyboardInterrupt) ends the process first, and then leaves no record.
+    `watch` sees what `run` would show it, and may raise Stop: the process then ends itself, its
+    record `pruned`. A process that dies or goes over `limits` gives a record that says so. Another
+    exception raised while waiting (KeyboardInterrupt) ends the process first, and leaves no record.
+    An unsettled run keeps its checkpoint, and its next attempt goes on from there.
+
+    Raises RecordNotWritten, naming the folder, where the disk refuses the record.
     """
+    job = Job(
+        spec=point.spec,
+        recipe=point.recipe,
+        label=label,
+        engine=engine,
+        folder=folder,
+        keep_weights=keep_weights,
+        checkpoint_seconds=checkpoint_seconds,
+        cheap_first=cheap_first,
+    )
+    kills_before = kernel_kills()
     context = process_context()
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_trial, args=(theirs, point, label, engine, folder, keep_weights), daemon=True
-    )
+    process = context.Process(target=work, args=(theirs, job), daemon=True)
+    known = not_run(point.spec, point.recipe, label=label, engine=engine)
     process.start()
     theirs.close()
+    guard = _Guard(process, limits)
     curve: list[Step] = []
     try:
-        path = _follow(ours, curve, watch)
+        path = _follow(ours, guard, curve, watch)
         process.join()
+        outcome, how = explain(process.exitcode, kernel_kills() > kills_before)
+    except _OverLimit as over:
+        path, outcome, how = None, over.outcome, str(over)
     finally:
         _end(process)
-    if path is not None:
-        return records.read_one(path)
-    known = not_run(point.spec, point.recipe, label=label, engine=engine)
-    return _crashed(known, folder, curve, process.exitcode)
+        ours.close()
+    if path is None:
+        path = _write_death(known, outcome, how, curve, guard.seconds(), folder)
+    return records.read_one(path)
 
 
 def warm_up(engine: Engine) -> None:
@@ -100,52 +149,90 @@ def process_context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _trial(
-    pipe: Connection,
-    point: Point,
-    label: Label,
-    engine: Engine,
-    folder: Path,
-    keep_weights: bool,
-) -> None:
-    """Run, write and report: what happens in the new process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends us
-    curve: list[Step] = []
+class _OverLimit(Exception):
+    """A process used more than it may; the text says what and how much."""
 
-    def watch(step: Step) -> None:
-        curve.append(step)
+    def __init__(self, outcome: Outcome, how: str):
+        super().__init__(how)
+        self.outcome = outcome
+
+
+class _Guard:
+    """Looks at a process and ends it when it goes over its limits."""
+
+    def __init__(self, process: BaseProcess, limits: Limits):
+        assert process.pid is not None
+        self.pid, self.limits = process.pid, limits
+        self.begun = time.monotonic()
+        # None waits for a message alone.
+        self.poll_seconds = None if limits == NO_LIMITS else POLL_SECONDS
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def check(self) -> None:
+        """Raise _OverLimit, after ending the process, if it is over a limit."""
+        most = self.limits.memory_bytes
+        if most is not None and (used := self._resident_bytes()) > most:
+            self._kill()
+            how = f"the trial's process held {used:,} bytes, its limit is {most:,}"
+            raise _OverLimit(Outcome.OUT_OF_MEMORY, how)
+        if self.limits.seconds is not None and self.seconds() > self.limits.seconds:
+            self._signal(run_folder.WHERE_SIGNAL)
+            time.sleep(WHERE_SECONDS)
+            self._kill()
+            how = f"the trial's process ran longer than its limit of {self.limits.seconds:g} s"
+            raise _OverLimit(Outcome.TIMED_OUT, how)
+
+    def _resident_bytes(self) -> int:
         try:
-            pipe.send(step)
-        except BrokenPipeError:
-            # The parent is dead and its trial will be done again: leave no record of ours.
-            raise SystemExit(1) from None
+            return psutil.Process(self.pid).memory_info().rss
+        except psutil.Error:  # it has just ended, which the pipe tells too
+            return 0
 
-    def keep(model: HybridLM) -> None:
-        if keep_weights:
-            known = not_run(point.spec, point.recipe, label=label, engine=engine)
-            weights.save(model, weights.path_of(known, folder))
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
 
-    record = run(point.spec, point.recipe, label=label, engine=engine, watch=watch, keep=keep)
-    try:
-        pipe.send(records.write(record, curve, folder))
-    except FileExistsError:  # another worker was quicker, and its record stands
-        pipe.send(records.path_of(record, folder))
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
-def _follow(pipe: Connection, curve: list[Step], watch: Callable[[Step], None]) -> Path | None:
+def _follow(pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch) -> Path | None:
     """Return the record's path when the process reports it, None if it dies before."""
+    stopped = False
     while True:
+        guard.check()
+        if not pipe.poll(guard.poll_seconds):
+            continue
         try:
             message = pipe.recv()
         except (EOFError, ConnectionResetError):
             return None
         if isinstance(message, Path):
             return message
-        curve.append(message)
-        watch(message)
+        if isinstance(message, RecordNotWritten):
+            raise message
+        if isinstance(message, Step):
+            curve.append(message)
+        if not stopped:
+            stopped = _show(message, watch, pipe)
 
 
-def _end(process: multiprocessing.process.BaseProcess) -> None:
+def _show(event: Event, watch: Watch, pipe: Connection) -> bool:
+    """Show an event to the watcher and send its answer down; return whether it was Stop."""
+    answer = None
+    try:
+        watch(event)
+    except Stop as stop:
+        answer = stop
+    if answer is not None or isinstance(event, Speeds):
+        with contextlib.suppress(BrokenPipeError):  # it died, which the next message will say
+            pipe.send(answer)
+    return answer is not None
+
+
+def _end(process: BaseProcess) -> None:
     if process.is_alive():
         process.terminate()
         process.join(STOP_SECONDS)
@@ -154,16 +241,20 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         process.join()
 
 
-def _crashed(known: Record, folder: Path, curve: list[Step], exitcode: int | None) -> Record:
-    how = f"exit code {exitcode}"
-    if exitcode is not None and exitcode < 0:
-        how = f"signal {signal.Signals(-exitcode).name}"
+def _write_death(
+    known: Record, outcome: Outcome, how: str, curve: list[Step], seconds: float, folder: Path
+) -> Path:
+    """Write the record of a process that died, unless it had just written its own."""
     after = f"after step {curve[-1].step}" if curve else "before the first step"
+    home = run_folder.folder_of(known.run_id, known.attempt, folder)
     record = replace(
         known,
-        outcome=Outcome.CRASHED,
-        error=f"the trial's process ended with {how}, {after}",
-        wall_s=sum(step.seconds for step in curve),
+        outcome=outcome,
+        error=run_folder.with_log(f"{how}, {after}", home),
+        wall_s=seconds,
+        **columns_of(curve),
     )
-    records.write(record, curve, folder)
-    return record
+    try:
+        return records.write(record, curve, folder)
+    except FileExistsError:
+        return records.path_of(record, folder)

@@ -15,6 +15,7 @@ from rich.progress import (
 from sweeps.study import ATTEMPTS
 from sweeps.sweep import Point
 from sweeps.trial.record import Outcome, Record
+from sweeps.trial.run_folder import without_log
 from sweeps.trial.train import Step
 
 LOG_SECONDS = 10.0
@@ -97,6 +98,8 @@ class SweepProgress:
 def _summary(record: Record) -> str:
     head = f"{record.arm} seed {record.seed}"
     if record.outcome is not Outcome.COMPLETE or record.valid_bits_per_byte is None:
-        return f"{head}  {record.outcome}: {(record.error or '').strip().splitlines()[-1]}"
+        return (
+            f"{head}  {record.outcome}: {without_log(record.error or '').strip().splitlines()[-1]}"
+        )
     losses = "  ".join(f"{name} {x:.3f}" for name, x in record.valid_bits_per_byte.items())
     return f"{head}  bits/byte: {losses}  ({record.wall_s:.0f} s)"

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweeps import studies
 from sweeps.beat import Beat, Watchman
 from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
-from sweeps.process import Terms, run_in_process
+from sweeps.jobs import Terms
+from sweeps.process import run_in_process
 from sweeps.replay import (
     ATTEMPTS,
     DUPLICATE,
@@ -31,7 +32,7 @@ from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.events import Event, Stop
 from sweeps.trial.ledger import Ledger
-from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, run_id
 
 WAIT_SECONDS = 1.0
@@ -89,7 +90,7 @@ class Worker:
                 self._play(trial, watcher, beat)
             except Taken:
                 self._end(trial, TrialState.FAIL, DUPLICATE)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, RecordNotWritten):
                 self._end(trial, TrialState.FAIL, "interrupted", again=True)
                 raise
 
@@ -183,13 +184,16 @@ class Runs:
         if self.deadly:
             return self._give_up(point, label)
         self.watcher.started(point)
+        terms = self.worker.terms
         record = run_in_process(
             point,
             label,
             self.worker.plan.engine,
             self.worker.ledger.folder,
             lambda event: self._watch(event, judge),
-            terms=self.worker.terms,
+            keep_weights=terms.keep_weights,
+            limits=terms.limits,
+            checkpoint_seconds=terms.checkpoint_seconds,
             cheap_first=judge.cheap_first,
         )
         self.watcher.ended(record)

@@ -9,7 +9,7 @@ from hybrid.model import build
 from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
 from sweeps.trial.data.synthetic import TASKS, accuracy
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.train import train
+from sweeps.trial.train import adamw, train
 
 WIDTH, VOCAB, LENGTH = 32, 16, 16
 RECIPE = Recipe(steps=300, batch=32, tokens=LENGTH, lr=1e-2, weight_decay=0.0)
@@ -25,7 +25,7 @@ def final_accuracy(task: str, *layers: Layer, vocab: int = VOCAB, recipe: Recipe
         )
 
     model = build(ModelSpec(vocab=vocab, width=WIDTH, layers=layers))
-    for _ in train(model, batch, recipe, Precision.FP32):
+    for _ in train(model, adamw(model, recipe), batch, recipe, Precision.FP32):
         pass
     ids_BT, targets_BT = batch(0, seed=1)
     with torch.no_grad():

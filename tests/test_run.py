@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hybrid import cost
+from sweeps.trial import attempt
 from sweeps.trial import run as run_module
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
@@ -87,7 +88,7 @@ def test_what_goes_wrong_inside_is_an_outcome(recipe, monkeypatch, error, outcom
     def broken(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(run_module, "build", broken)
+    monkeypatch.setattr(attempt, "build", broken)
     record = run(SPEC, recipe, engine=Engine(device="cpu"))
     assert record.outcome is outcome
     assert type(error).__name__ in record.error

@@ -7,7 +7,7 @@ import torch
 
 from hybrid.model import build
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.train import Step, learning_rate, train, weight_groups
+from sweeps.trial.train import Step, adamw, learning_rate, train, weight_groups
 from tests.models import SPECS, VOCAB
 
 RECIPE = Recipe(steps=40, batch=8, tokens=16, lr=1e-2)
@@ -23,7 +23,7 @@ def repeated_halves(step: int):
 
 def trained(name: str, recipe: Recipe = RECIPE, precision: Precision = Precision.FP32):
     model = build(SPECS[name], seed=recipe.seed)
-    return model, list(train(model, repeated_halves, recipe, precision))
+    return model, list(train(model, adamw(model, recipe), repeated_halves, recipe, precision))
 
 
 def losses(steps: list[Step]) -> list[float]:

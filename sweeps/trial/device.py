@@ -10,6 +10,9 @@ import torch
 
 from sweeps.trial.recipe import Precision
 
+CLEAR_REFS = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # proc(5): reset the peak resident set size to the current value
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
@@ -82,6 +85,13 @@ class PeakMemory:
         self.baseline_bytes = self._now()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+
+    def restart(self) -> None:
+        """Forget the peak so far, on CUDA and Linux; elsewhere the kernel keeps its own."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif CLEAR_REFS.exists():
+            CLEAR_REFS.write_text(RESET_PEAK)
 
     def peak_bytes(self) -> int:
         if self.device.type == "cuda":

@@ -1,22 +1,13 @@
-"""What a run says of itself while it goes on, and how it is told to end."""
+"""What a running trial tells whoever watches it, and how the watcher ends it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from sweeps.trial.measure import Speeds
 from sweeps.trial.train import Step
 
-
-@dataclass(frozen=True, kw_only=True)
-class Speeds:
-    """What was measured before training, at batch 1; keys are tokens read before."""
-
-    prefill_tokens_per_s: Mapping[int, float]
-    decode_ms: Mapping[int, float]
-    cache_bytes: Mapping[int, int]
-
-
 Event = Step | Speeds
+Watch = Callable[[Event], None]
 
 
 class Stop(Exception):
-    """Raised by whoever watches a run: it ends there, with the outcome `pruned` and this reason."""
+    """Raised by a watcher to end its trial with the outcome `pruned`; its text is the reason."""

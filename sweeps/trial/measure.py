@@ -101,6 +101,27 @@ def speed(model: HybridLM, context: int, precision: Precision, *, graphs: bool) 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What `speed` found, by context length; the names are those of the record's columns."""
+
+    prefill_tokens_per_s: dict[int, float]
+    decode_ms: dict[int, float]
+    cache_bytes: dict[int, int]
+
+
+def speeds(
+    model: HybridLM, contexts: Sequence[int], precision: Precision, *, graphs: bool
+) -> Speeds:
+    """Return the speed at each of `contexts`."""
+    found = {context: speed(model, context, precision, graphs=graphs) for context in contexts}
+    return Speeds(
+        prefill_tokens_per_s={c: x.prefill_tokens_per_s for c, x in found.items()},
+        decode_ms={c: x.decode_ms for c, x in found.items()},
+        cache_bytes={c: x.cache_bytes for c, x in found.items()},
+    )
+
+
 def train_tokens_per_s(steps: Sequence[Step]) -> float | None:
     """Return tokens over median step seconds, the first tenth (at least one step) left out.
 

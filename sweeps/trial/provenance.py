@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,8 +19,12 @@ PACKAGES = (
 )
 
 
+@cache
 def git_commit() -> tuple[str | None, bool | None]:
-    """Return (commit, whether files differ from it), or (None, None) outside a checkout."""
+    """Return (commit, whether files differ from it), or (None, None) outside a checkout.
+
+    Asked once a process: what changes later is not the code that runs.
+    """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", "*.py", "pyproject.toml")
     if not commit or changes is None:
@@ -29,6 +34,11 @@ def git_commit() -> tuple[str | None, bool | None]:
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of the packages that compute, those installed."""
+    return dict(_versions(packages))
+
+
+@cache
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -56,6 +56,7 @@ class Label:
     arm: str = "none"
     matched: str | None = None  # what is equal across the arms, and by which dimension
     attempt: int = 0
+    trial_params: str | None = None  # what a sampler chose, as JSON
 
 
 def column(meaning: str, unit: str = "", optional: bool = False) -> Any:
@@ -76,9 +77,14 @@ class Record:
     matched: str | None = column(
         "what the sweep made equal across its arms, and by which dimension", optional=True
     )
+    trial_params: str | None = column(
+        "what a sampler chose, as JSON: parameters and their distributions", optional=True
+    )
     seed: int = column("of the initial weights and of the order of the data")
-    outcome: Outcome = column("complete, diverged, out_of_memory, failed or crashed")
-    error: str | None = column("last lines of what went wrong", optional=True)
+    outcome: Outcome = column(", ".join(Outcome))
+    error: str | None = column(
+        "why the outcome is not complete, then the last lines of the run's log.txt", optional=True
+    )
     ratio: str = column("attention to Mamba layers, in lowest terms")
     spec: str = column("the ModelSpec as JSON; hybrid.codec.loads reads it")
     recipe: str = column("the Recipe as JSON; hybrid.codec.loads reads it")
@@ -86,7 +92,16 @@ class Record:
     active_params: int = column("parameters that one token uses, by arithmetic", "parameters")
 
     started_utc: str = column("when the trial started, ISO 8601")
-    wall_s: float = column("from start to record, set-up and measurements included", "s")
+    wall_s: float = column(
+        "from start to record, set-up and measurements included; of the last process alone where "
+        "the run was continued",
+        "s",
+    )
+    resumed_steps: list[int] | None = column(
+        "steps (from 0) at which it was continued from a checkpoint; empty if it never was",
+        "steps",
+        optional=True,
+    )
     git_commit: str | None = column("of the code; null outside a checkout", optional=True)
     git_dirty: bool | None = column("whether the checkout had other changes", optional=True)
     versions: dict[str, str] = column("of Python and the packages that compute")
@@ -104,7 +119,10 @@ class Record:
         "mean training loss of the last tenth of the steps", "nats/token", optional=True
     )
     train_tokens_per_s: float | None = column(
-        "median over steps after the first tenth; evaluation excluded", "tokens/s", optional=True
+        "median over steps after the first tenth, those before an interruption included; "
+        "evaluation excluded",
+        "tokens/s",
+        optional=True,
     )
     valid_bits_per_byte: dict[str, float] | None = column(
         "held-out loss of each domain", "bits/byte", optional=True
@@ -145,12 +163,24 @@ class Record:
 def write(record: Record, curve: Sequence[Step], folder: Path) -> Path:
     """Write `record` and its curve under `folder`, and return the record's path.
 
-    Raises FileExistsError if this run and attempt is already recorded.
+    Raises FileExistsError if this run and attempt is already recorded, and RecordNotWritten, naming
+    the folder, where the disk refuses.
     """
     path = path_of(record, folder)
+    if path.exists():  # before the curve, which would be replaced
+        raise _already(path)
+    curve_path = folder / "curves" / path.name
     rows = [{"run_id": record.run_id, "attempt": record.attempt, **asdict(x)} for x in curve]
-    write_new(pa.Table.from_pylist(rows, CURVE_SCHEMA), folder / "curves" / path.name, replace=True)
-    write_new(pa.Table.from_pylist([asdict(record)], SCHEMA), path, replace=False)
+    try:
+        write_new(pa.Table.from_pylist(rows, CURVE_SCHEMA), curve_path, replace=True)
+        write_new(pa.Table.from_pylist([asdict(record)], SCHEMA), path, replace=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        curve_path.unlink(missing_ok=True)
+        raise RecordNotWritten(
+            f"the record of {record.run_id} cannot be written into {folder}: {error}"
+        ) from error
     return path
 
 
@@ -241,7 +271,11 @@ def _link_new(scratch: Path, path: Path) -> None:
     try:
         os.link(scratch, path)  # unlike a rename, fails where the name is taken
     except FileExistsError:
-        raise FileExistsError(f"{path} is already recorded; results are only ever added") from None
+        raise _already(path) from None
+
+
+def _already(path: Path) -> FileExistsError:
+    return FileExistsError(f"{path} is already recorded; results are only ever added")
 
 
 def _tables(folder: Path, schema: pa.Schema) -> Iterator[tuple[Path, pa.Table]]:

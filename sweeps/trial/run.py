@@ -1,44 +1,36 @@
-"""One trial from start to finish: the one place that joins data, model, training and record.
+"""One trial from start to finish: what decides it, the attempt, and the record of it.
 
 record = run(spec, Recipe(steps=100, batch=8, tokens=256, lr=3e-3))
 """
 
 import hashlib
-import math
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import mean
-from typing import Any
 
 import torch
 
 from hybrid import codec, cost
 from hybrid import ops as backends
-from hybrid.model import HybridLM, build
+from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps.trial import provenance
-from sweeps.trial.data.batches import train_batch
-from sweeps.trial.data.streams import Tokens, open_tokens
-from sweeps.trial.device import (
-    PeakMemory,
-    choose_device,
-    choose_precision,
-    is_out_of_memory,
-    itemsize,
-    machine_name,
-)
+from sweeps.trial.attempt import Attempt
+from sweeps.trial.checkpoint import Checkpoints
+from sweeps.trial.device import choose_device, is_out_of_memory, machine_name
 from sweeps.trial.engine import Compile, Engine
-from sweeps.trial.measure import held_out_loss, speed, train_tokens_per_s
-from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, Outcome, Record
-from sweeps.trial.train import Step, train
 
-Watch = Callable[[Step], None]
 SINGLE = Label()
 ANY = Engine()
 ERROR_LINES = 12
+
+
+def _watch_nothing(event: Event) -> None:
+    pass
 
 
 def run(
@@ -47,24 +39,41 @@ def run(
     *,
     label: Label = SINGLE,
     engine: Engine = ANY,
-    watch: Watch = lambda step: None,
+    watch: Watch = _watch_nothing,
     keep: Callable[[HybridLM], None] = lambda model: None,
+    checkpoints: Checkpoints | None = None,
+    cheap_first: bool = False,
 ) -> Record:
     """Train and measure one model, and return what was seen; `watch` is called with every Step.
 
-    `keep` is called with the trained model, before it is measured.
+    With `cheap_first`, speeds are measured before training, not after, and `watch` is called with
+    them. It may raise Stop: the trial is then `pruned`, with all that was measured so far. `keep`
+    is called with the trained model, before it is measured. With `checkpoints`, a run that an
+    earlier process left there is continued, and `watch` is called with its steps first.
 
     Whatever goes wrong inside is the record's outcome; only an engine that is not here and
     what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
-    written: that is `record.write`.
+    written but checkpoints: the record's turn is `record.write`.
     """
     start = time.perf_counter()
     record = not_run(spec, recipe, label=label, engine=engine)
+    attempt = Attempt(
+        name=f"{record.run_id} {_digest(spec, recipe, engine)}",
+        spec=spec,
+        recipe=recipe,
+        engine=engine,
+        watch=watch,
+        keep=keep,
+        checkpoints=checkpoints,
+        cheap_first=cheap_first,
+    )
     try:
-        seen = _train_and_measure(spec, recipe, engine, watch, keep)
+        attempt.go()
+    except Stop as stop:
+        attempt.seen |= {"outcome": Outcome.PRUNED, "error": str(stop)}
     except Exception as error:  # a failure is an outcome, whatever its class
-        seen = {"outcome": _outcome_of(error), "error": _last_lines(error)}
-    return replace(record, **seen, wall_s=time.perf_counter() - start)
+        attempt.seen |= {"outcome": _outcome_of(error), "error": _last_lines(error)}
+    return replace(record, **attempt.seen, wall_s=time.perf_counter() - start)
 
 
 def not_run(
@@ -84,6 +93,7 @@ def not_run(
         scale=label.scale,
         arm=label.arm,
         matched=label.matched,
+        trial_params=label.trial_params,
         seed=recipe.seed,
         outcome=Outcome.FAILED,
         error="not run",
@@ -103,114 +113,30 @@ def not_run(
     )
 
 
+def refused(
+    spec: ModelSpec, recipe: Recipe, reason: str, *, label: Label, engine: Engine = ANY
+) -> Record:
+    """Return the record of a trial that arithmetic ruled out, for `reason`."""
+    known = not_run(spec, recipe, label=label, engine=engine)
+    return replace(known, outcome=Outcome.REFUSED, error=reason)
+
+
 def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, engine: Engine) -> str:
     """Return the name of a trial: equal for equal trials, whenever and wherever they are asked for.
 
     What decides the result is hashed: spec, recipe, and the engine as it was chosen.
     """
+    arm = label.arm.replace(":", "to")
+    digest = _digest(spec, recipe, engine)[:8]
+    return f"{label.sweep}-{label.scale}-{arm}-s{recipe.seed}-{digest}"
+
+
+def _digest(spec: ModelSpec, recipe: Recipe, engine: Engine) -> str:
     chosen = choose_device(engine.device)
     name = backends.find(engine.ops, chosen).name
     compiled = () if engine.compile is Compile.OFF else (str(engine.compile),)
     parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name, *compiled)
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-    arm = label.arm.replace(":", "to")
-    return f"{label.sweep}-{label.scale}-{arm}-s{recipe.seed}-{digest}"
-
-
-def _train_and_measure(
-    spec: ModelSpec,
-    recipe: Recipe,
-    engine: Engine,
-    watch: Watch,
-    keep: Callable[[HybridLM], None],
-) -> dict[str, Any]:
-    """Return the columns of a record that need the model to run."""
-    device = choose_device(engine.device)
-    precision = choose_precision(recipe.precision, device)
-    tokens = open_tokens(recipe.source, spec.vocab)
-    memory = PeakMemory(device)
-    model = build(spec, ops=backends.find(engine.ops, device), seed=recipe.seed, device=device)
-    if engine.compile is not Compile.OFF:
-        model.compile_passes(engine.compile.mode)
-    curve = _train(model, tokens, recipe, precision, watch)
-    estimate = cost.training_bytes(
-        spec,
-        batch=recipe.batch,
-        tokens=recipe.tokens,
-        itemsize=itemsize(precision),
-        device=device.type,
-    )
-    last_tenth = curve[-max(1, len(curve) // 10) :]
-    seen = {
-        "ops": model.ops.name,
-        "compiled": str(engine.compile),
-        "precision": str(precision),
-        "tokenizer_sha256": tokens.tokenizer_sha256,
-        "text_sha256": tokens.text_sha256,
-        "train_tokens": curve[-1].tokens,
-        "train_nats_per_token": mean(step.nats_per_token for step in last_tenth),
-        "train_tokens_per_s": train_tokens_per_s(curve),
-        "baseline_bytes": memory.baseline_bytes,
-        "train_peak_bytes": memory.peak_bytes(),
-        "train_bytes_estimate": estimate.total,
-    }
-    if not math.isfinite(curve[-1].nats_per_token):
-        where = f"the training loss of step {curve[-1].step} is {curve[-1].nats_per_token}"
-        return {**seen, "outcome": Outcome.DIVERGED, "error": where}
-    keep(model)
-    return {
-        **seen,
-        **_measure(model, tokens, recipe, precision, engine.compile is Compile.GRAPHS),
-        "outcome": Outcome.COMPLETE,
-        "error": None,
-    }
-
-
-def _train(
-    model: HybridLM, tokens: Tokens, recipe: Recipe, precision: Precision, watch: Watch
-) -> list[Step]:
-    """Train until the last step or the first loss that is not finite; return all steps."""
-
-    def batch(step: int):
-        return train_batch(
-            tokens, seed=recipe.seed, step=step, batch=recipe.batch, length=recipe.tokens
-        )
-
-    curve = []
-    for step in train(model, batch, recipe, precision):
-        curve.append(step)
-        watch(step)
-        if not math.isfinite(step.nats_per_token):
-            break
-    return curve
-
-
-def _measure(
-    model: HybridLM, tokens: Tokens, recipe: Recipe, precision: Precision, graphs: bool
-) -> dict[str, Any]:
-    model.zero_grad(set_to_none=True)
-    losses = {
-        domain: held_out_loss(model, tokens, domain, recipe, precision) for domain in tokens.domains
-    }
-    speeds = {
-        context: speed(model, context, precision, graphs=graphs) for context in recipe.contexts
-    }
-    loads = [loss.loads for loss in losses.values()]
-    return {
-        "valid_bits_per_byte": {domain: loss.bits_per_byte for domain, loss in losses.items()},
-        "expert_load": _mean_loads(loads) or None,
-        "prefill_tokens_per_s": {c: s.prefill_tokens_per_s for c, s in speeds.items()},
-        "decode_ms": {c: s.decode_ms for c, s in speeds.items()},
-        "cache_bytes": {c: s.cache_bytes for c, s in speeds.items()},
-    }
-
-
-def _mean_loads(loads: list[tuple[tuple[float, ...], ...]]) -> list[list[float]]:
-    """Return the mean over domains of each router's load."""
-    return [
-        [mean(expert) for expert in zip(*router, strict=True)]
-        for router in zip(*loads, strict=True)
-    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _outcome_of(error: Exception) -> Outcome:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from hybrid.layers.moe import balance_loss
 from hybrid.model import HybridLM
@@ -29,18 +30,23 @@ class Step:
     seconds: float  # of the step alone: the time between steps is not training
 
 
-def train(model: HybridLM, batch: Batch, recipe: Recipe, precision: Precision) -> Iterator[Step]:
+def train(
+    model: HybridLM,
+    optimizer: Optimizer,
+    batch: Batch,
+    recipe: Recipe,
+    precision: Precision,
+    first_step: int = 0,
+) -> Iterator[Step]:
     """Train `model` in place, yielding after each step; a loss that is not finite is yielded too.
 
+    `optimizer` is `adamw(model, recipe)`; together with the model it is all that a step changes, so
+    whoever puts both back as they were after a step goes on from `first_step`, the next one.
     `precision` is the chosen one, not AUTO.
     """
     model.train()
     device = model.embed.weight.device
-    optimizer = torch.optim.AdamW(
-        weight_groups(model, recipe.weight_decay), lr=recipe.lr, betas=recipe.betas, fused=True
-    )
-    tokens = 0
-    for step in range(recipe.steps):
+    for step in range(first_step, recipe.steps):
         start = time.perf_counter()
         ids_BT, targets_BT = (x.to(device) for x in batch(step))
         lr = learning_rate(recipe, step)
@@ -53,16 +59,22 @@ def train(model: HybridLM, batch: Batch, recipe: Recipe, precision: Precision) -
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        tokens += targets_BT.numel()
         yield Step(
             step=step,
-            tokens=tokens,
+            tokens=(step + 1) * targets_BT.numel(),
             nats_per_token=nats.item(),
             balance=balance.item(),
             grad_norm=grad_norm.item(),
             lr=lr,
             seconds=time.perf_counter() - start,
         )
+
+
+def adamw(model: HybridLM, recipe: Recipe) -> Optimizer:
+    """Return the optimiser of a training run at its start."""
+    return torch.optim.AdamW(
+        weight_groups(model, recipe.weight_decay), lr=recipe.lr, betas=recipe.betas, fused=True
+    )
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -1,0 +1,219 @@
+"""Kills workers and trials of small sweeps at random, then looks for what was lost or doubled.
+
+    python -m benchmarks.chaos --kills 100 --page docs/reliability.md     (or: make chaos)
+
+Round after round, two workers run a small sweep with a checkpoint after every step, while one
+process after another gets SIGKILL at a random moment: a worker, a trial, or the process that trials
+are forked from. Then a worker finishes the sweep undisturbed. Every run must be complete exactly
+once, told to the study exactly once, and have the very curve it has when nothing is killed.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psutil
+from optuna.trial import TrialState
+from sweeps.trial.ledger import Ledger
+
+from sweeps import jobs, results, studies
+from sweeps.jobs import Job, Terms
+from sweeps.process import process_context
+from sweeps.storage import open_storage
+from sweeps.trial import provenance
+from sweeps.trial import record as records
+from sweeps.trial.data.sources import TextFile
+from sweeps.trial.engine import Engine
+from sweeps.trial.record import Outcome
+from sweeps.worker import Worker
+from tests import tiny_sweep
+from tests.text import write_text
+
+WORKERS = 2
+LONGEST_PAUSE_SECONDS = 1.5  # from one kill to the next
+BEGIN, END = "<!-- begin chaos -->", "<!-- end chaos -->"
+
+
+class Silent:
+    """A watcher that does not care."""
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: None
+
+
+@dataclass(kw_only=True)
+class Count:
+    """What was done and found."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    sweeps: int = 0
+    runs: int = 0
+    continued: int = 0  # runs that went on from a checkpoint
+    lost: int = 0
+    doubled: int = 0
+    told_wrongly: int = 0
+    torn: int = 0  # scratch files left, or records set aside
+    other_curve: int = 0
+
+    @property
+    def faults(self) -> int:
+        return self.lost + self.doubled + self.told_wrongly + self.torn + self.other_curve
+
+
+def work(job: Job) -> None:
+    plan, ledger = job.plan(), Ledger(job.records)
+    storage = open_storage(studies.sqlite_url(job.records))
+    study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
+    studies.restore(study, plan, ledger)
+    Worker(study=study, plan=plan, ledger=ledger, terms=job.terms).work(Silent())
+
+
+def start(job: Job):
+    process = process_context().Process(target=work, args=(job,))
+    process.start()
+    return process
+
+
+def victims(workers: list) -> list[tuple[str, psutil.Process]]:
+    """Return what may be killed, by what it is."""
+    found = []
+    for worker in workers:
+        try:
+            process = psutil.Process(worker.pid)
+            found.append(("worker", process))
+            for child in process.children(recursive=True):
+                line = " ".join(child.cmdline())
+                if "resource_tracker" in line:
+                    continue
+                is_server = child.ppid() == worker.pid
+                found.append(("fork server" if is_server else "trial", child))
+        except psutil.Error:
+            continue
+    return found
+
+
+def disturb(job: Job, draws: random.Random, count: Count, kills: int) -> None:
+    """Work on the sweep with kills until it is done or there were enough."""
+    workers = [start(job) for _ in range(WORKERS)]
+    while sum(count.kills.values()) < kills and any(w.is_alive() for w in workers):
+        time.sleep(draws.uniform(0.0, LONGEST_PAUSE_SECONDS))
+        kinds = victims([w for w in workers if w.is_alive()])
+        if not kinds:
+            continue
+        kind = draws.choice(sorted({kind for kind, _ in kinds}))
+        process = draws.choice([p for k, p in kinds if k == kind])
+        try:
+            process.kill()
+            count.kills[kind] += 1
+        except psutil.Error:
+            continue
+        dead = [i for i, w in enumerate(workers) if not w.is_alive() and w.exitcode != 0]
+        for index in dead:
+            workers[index] = start(job)
+    for worker in workers:
+        worker.join()
+
+
+def judge(job: Job, expected: pd.DataFrame, count: Count) -> None:
+    """Count what is not as it would be had nothing been killed."""
+    plan = job.plan()
+    places = set(plan.places())
+    found = [r for r in records.read(job.records) if r.outcome is Outcome.COMPLETE]
+    runs = Counter(r.run_id for r in found)
+    study = studies.open_study(
+        studies.study_name(job.records.name, plan),
+        open_storage(studies.sqlite_url(job.records)),
+        plan,
+    )
+    told = Counter(t.user_attrs["place"] for t in study.get_trials(states=(TrialState.COMPLETE,)))
+    count.sweeps += 1
+    count.runs += len(runs)
+    count.continued += sum(bool(r.resumed_steps) for r in found)
+    count.lost += len(places - runs.keys())
+    count.doubled += sum(n - 1 for n in runs.values())
+    count.told_wrongly += sum(told[place] != 1 for place in places)
+    count.torn += len(list(job.records.rglob(".*.tmp"))) + len(
+        list(job.records.glob("aside/**/*.parquet"))
+    )
+    merged = curves(job).merge(expected, how="outer", indicator=True)
+    count.other_curve += merged.loc[merged["_merge"] != "both", "run_id"].nunique()
+
+
+def curves(job: Job) -> pd.DataFrame:
+    """Return the curves of complete runs, but for what a clock says."""
+    complete = {
+        (r.run_id, r.attempt) for r in records.read(job.records) if r.outcome is Outcome.COMPLETE
+    }
+    table = results.curves(job.records.name, folder=job.records.parent)
+    kept = [key in complete for key in zip(table["run_id"], table["attempt"], strict=True)]
+    return table[kept].drop(columns=["seconds", "attempt"])
+
+
+def chaos(kills: int, seed: int, folder: Path) -> Count:
+    """Kill until there were `kills`, and return what was found; the draws come from `seed`."""
+    text = folder / "tale.txt"
+    write_text(text)
+    base = Job(
+        sweep=str(Path(tiny_sweep.__file__)),
+        scale="many",
+        source=TextFile(path=str(text)),
+        engine=jobs.resolved(Engine(device="cpu")),
+        folder=str(folder / "undisturbed"),
+        terms=Terms(checkpoint_seconds=0),
+    )
+    work(base)
+    expected, count, draws = curves(base), Count(), random.Random(seed)
+    while sum(count.kills.values()) < kills:
+        job = Job(**{**vars(base), "folder": str(folder / f"sweep{count.sweeps}")})
+        disturb(job, draws, count, kills)
+        work(job)
+        judge(job, expected, count)
+        print(count, flush=True)
+    return count
+
+
+def as_markdown(count: Count, seed: int, seconds: float) -> str:
+    commit, dirty = provenance.git_commit()
+    killed = ", ".join(f"{n} {kind}s" for kind, n in sorted(count.kills.items()))
+    return f"""{BEGIN}
+| | |
+|---|---:|
+| processes killed with SIGKILL | {sum(count.kills.values())} ({killed}) |
+| sweeps, runs | {count.sweeps}, {count.runs} |
+| runs that went on from a checkpoint | {count.continued} |
+| runs lost | {count.lost} |
+| runs done twice | {count.doubled} |
+| places not told to the study exactly once | {count.told_wrongly} |
+| files torn or left over | {count.torn} |
+| curves that differ from the undisturbed ones | {count.other_curve} |
+
+`make chaos` (seed {seed}), {seconds / 60:.0f} minutes, commit {(commit or "unknown")[:12]}\
+{" with changes" if dirty else ""}, {WORKERS} workers on 2 cores, SQLite.
+{END}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", type=Path, help="Markdown file whose marked part is replaced")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        count = chaos(options.kills, options.seed, Path(folder))
+    text = as_markdown(count, options.seed, time.monotonic() - begun)
+    if options.page:
+        page = options.page.read_text()
+        head, _, rest = page.partition(BEGIN)
+        options.page.write_text(head + text + rest.partition(END)[2])
+    print(text)
+    raise SystemExit(count.faults > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Serves a storage to hundreds of workers through a few connections: Optuna's gRPC proxy.
+
+The proxy asks for no password: whoever reaches its port may read and change the studies.
+"""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+
+import optuna
+
+from sweeps.storage import open_storage, parse, shown
+
+THREADS = 32
+log = logging.getLogger(__name__)
+
+
+def serve(
+    storage: str, *, host: str = "localhost", port: int = 13_000, threads: int = THREADS
+) -> None:
+    """Serve the storage at the URL `storage` as grpc://host:port until Ctrl-C or SIGTERM.
+
+    Each of `threads` answers one call at a time and may hold one connection to the database.
+    ValueError for a storage that is itself a proxy, OSError for a port that cannot be had.
+    """
+    if parse(storage).drivername == "grpc":
+        raise ValueError(f"storage: {shown(storage)} is a proxy already; give the database's URL")
+    opened = open_storage(storage, connections=threads)
+    pool = ThreadPoolExecutor(threads)
+    log.warning("serving %s as grpc://%s:%d; Ctrl-C ends it", shown(storage), host, port)
+    try:
+        with _termination_as_interrupt(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.run_grpc_proxy_server(opened, host=host, port=port, thread_pool=pool)
+    except KeyboardInterrupt:
+        log.warning("the proxy ends; workers wait for the next one")
+    except RuntimeError as error:  # gRPC's way to say that the port is taken
+        raise OSError(f"the proxy cannot listen on {host}:{port}: {error}") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
