@@ -2,22 +2,23 @@
 
     better([1.2, 0.9, 1.4, 1.1, 1.0], matters=1.0)       # one difference a seed, in any unit
 
-A claim is held against the smallest effect that matters, d, fixed before the runs:
+A claim is held against the smallest effect that matters, d, fixed before the runs. Where no rule
+holds it is undecided.
 
-| claim | reproduced | refuted |
-|---|---|---|
-| `better`: the effect is there | the 95% interval lies above 0, and the estimate reaches d | the 95% interval lies below d |
-| `no_difference`: it is not | the 90% interval lies within -d..d | the 95% interval lies outside -d..d |
-| `at_most`: an error keeps to d | the 95% interval lies below d | the 95% interval lies above d |
+- `better`, the effect is there: reproduced if the 95% interval lies above 0 and the estimate reaches
+  d; refuted if the 95% interval lies below d.
+- `no_difference`, it is not: reproduced if the 90% interval lies within -d..d; refuted if the 95%
+  interval lies outside.
+- `at_most`, an error keeps to d: reproduced if the 95% interval lies below d; refuted if above.
 
-Anything else is undecided. So `better` calls an effect reproduced when its sign is sure and its size
-is, at the best guess, one that matters; and refuted when it is surely smaller than what matters,
-whether or not it is 0. An effect of exactly d is falsely refuted in at most 2.5% of cases, an effect
-of 0 falsely reproduced in at most 2.5%, a difference of exactly d called none in at most 5% (two
-one-sided tests, Schuirmann 1987, whose interval is by convention that of 90%).
+So `better` calls an effect reproduced when its sign is sure and its size is, at the best guess, one
+that matters; and refuted when it is surely smaller than what matters, whether or not it is 0. An
+effect of exactly d is falsely refuted in at most 2.5% of cases, an effect of 0 falsely reproduced in
+at most 2.5%, a difference of exactly d called none in at most 5% (two one-sided tests, Schuirmann
+1987, whose interval is by convention that of 90%).
 
-Each rule is also a p-value, which is at most 0.05 exactly where the rule holds; `verdict.py` corrects
-those for the number of findings. Intervals are shown uncorrected.
+Each rule is also a p-value, which is at most 0.05 exactly where the rule holds; `verdict.py`
+corrects those for the number of findings. Intervals are shown uncorrected.
 
 All intervals are Student's t over seeds. Five pairs are too few for anything else: resampling them
 gives intervals that are too short, and a rank test of five pairs cannot go below p = 1/16. Whether

@@ -10,7 +10,7 @@ from sweeps.table import by_arm
 
 
 def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return validation loss, mean over domains, one line for each seed: pairs show as parallels."""
+    """Return validation loss, mean over domains, a line for each seed: pairs are parallel."""
     whole = _with_loss(trials, arms)
     table = whole.pivot_table(index="arm", columns="seed", values="loss", sort=False)
     with mpl.rc_context(STYLE):

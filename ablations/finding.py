@@ -24,10 +24,12 @@ from ablations.rows import NotRun
 from ablations.tuned import Comparison
 from ablations.verdict import Part, Verdict
 from sweeps.sweep import Sweep
+from sweeps.tuning import Chosen
 
 RUN_SCALES = ("smoke", "cpu", "gpu")
 SCALES = (*RUN_SCALES, "paper")
-LEAST_SEEDS = 5  # of a scale whose verdict is meant
+FIVE = (0, 1, 2, 3, 4)
+SEEDS = {"smoke": FIVE[:2], "cpu": FIVE, "gpu": FIVE, "paper": FIVE}  # smoke decides nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One claim with its design and its judge. All but the records is fixed before the first run."""
+    """One claim with its design and its judge, all fixed before the first run."""
 
     name: str
     claim: Claim
@@ -76,16 +78,14 @@ class Finding:
     def verdict(self, trials: pd.DataFrame, scale: str) -> Verdict:
         """Return what `trials` say at `scale`, not yet corrected for the other findings.
 
-        Rows that are not of the design are not looked at. Raises LookupError where runs of it are
+        Rows that are not of the design are not looked at. Raises NotRun where runs of it are
         missing, and says what to run first.
         """
         try:
             found, notes = self._design_rows(trials, scale)
             parts, remarks = self.parts(found), self.remarks(found)
         except NotRun as missing:
-            raise LookupError(
-                f"{self.name}: {missing}; run `{self.command(scale)}` first"
-            ) from None
+            raise NotRun(f"{self.name}: {missing}; run `{self.command(scale)}` first") from None
         return Verdict(
             finding=self.name,
             scale=scale,
@@ -108,7 +108,7 @@ class Finding:
         return together, notes + _machines(together)
 
 
-def _edges(chosen) -> list[str]:
+def _edges(chosen: dict[str, Chosen]) -> list[str]:
     arms = [arm for arm, choice in chosen.items() if choice.at_edge]
     if not arms:
         return []

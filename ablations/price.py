@@ -8,6 +8,7 @@ from ablations.finding import Finding
 from hybrid import cost
 from hybrid.devices import Rate, find_device
 from hybrid.flops import training_flops
+from hybrid.spec import ModelSpec
 from hybrid.units import count_text
 from sweeps.sweep import Point
 
@@ -43,18 +44,22 @@ class Price:
 def price(finding: Finding, scale: str) -> Price:
     """Return what `finding` costs at `scale`."""
     points = list(_points(finding, scale))
-    params = [cost.params(point.spec) for point in points]
+    flops = _flops_of_a_token(points)
     trained = [p.recipe.steps * p.recipe.batch * p.recipe.tokens for p in points]
+    params = [cost.params(spec) for spec, _ in flops]
     return Price(
         runs=len(points),
         tokens=sum(trained),
-        flops=sum(
-            n * training_flops(point.spec, tokens=point.recipe.tokens)
-            for n, point in zip(trained, points, strict=True)
-        ),
+        flops=sum(n * flops[p.spec, p.recipe.tokens] for n, p in zip(trained, points, strict=True)),
         least_params=min(params),
         most_params=max(params),
     )
+
+
+def _flops_of_a_token(points: list[Point]) -> dict[tuple[ModelSpec, int], float]:
+    """Return the operations of training, by model and length; seeds share them."""
+    different = {(p.spec, p.recipe.tokens) for p in points}
+    return {(spec, tokens): training_flops(spec, tokens=tokens) for spec, tokens in different}
 
 
 def _points(finding: Finding, scale: str) -> Iterator[Point]:

@@ -31,7 +31,7 @@ class Source:
         return self.rows[row][column]
 
     def percent_less(self, row: str, other: str, columns: Sequence[str]) -> float:
-        """Return by how many percent the mean over `columns` of `row` is nearer 0 than `other`'s."""
+        """Return by how many percent `row` is nearer 0 than `other`, mean over `columns`."""
         mine, theirs = (fmean(self.number(r, c) for c in columns) for r in (row, other))
         return 100 * (1 - mine / theirs)
 

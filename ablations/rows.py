@@ -5,6 +5,7 @@ another, one for all. Seeds that the design does not name are not looked at: a v
 by trying more of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -83,6 +84,13 @@ def percent_fewer(losses: pd.DataFrame, arm: str, other: str) -> list[float]:
 def log_ratio(values: pd.DataFrame, arm: str, other: str) -> list[float]:
     """Return the natural logarithm of `arm` over `other`, for each seed."""
     return list(np.log(values[arm] / values[other]))
+
+
+def imagine_losses(rows: pd.DataFrame, factors: Mapping[str, float]) -> pd.DataFrame:
+    """Return `rows` with the losses of each arm multiplied by its factor, if it has one."""
+    factor = rows["arm"].map(dict(factors)).fillna(1.0)
+    columns = [str(name) for name in rows if str(name).startswith((f"{TEST}.", f"{VALID}."))]
+    return rows.assign(**{name: factor * rows[name] for name in columns})
 
 
 @lru_cache(maxsize=4096)

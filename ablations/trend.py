@@ -1,8 +1,8 @@
 """A straight line through an effect at several sizes: does it grow, and where would it matter?
 
-Least squares over all pairs at all sizes, the size as its logarithm. The interval knows the noise of
-seeds and what the line misses of the sizes that were run. It does not know whether the line goes on
-beyond them.
+Least squares over all pairs at all sizes, the size as its logarithm. The interval knows the noise
+of seeds and what the line misses of the sizes that were run. It does not know whether the line goes
+on beyond them.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def fit(sizes: Sequence[float], effects: Sequence[float]) -> Trend:
 
 
 def sentence(name: str, trend: Trend, *, matters: float, unit: str, of: str) -> str:
-    """Say how an effect changes with size (`of`: what size is measured in), and where it matters."""
+    """Say how an effect changes with size (`of`: its unit), and from where on it matters."""
     low, high, _ = trend.slope_interval
     grown = f"{name}: the effect changes by {trend.slope:+.2g} [{low:.2g}, {high:.2g}] {unit}"
     reached = trend.reaches(matters)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import inf
+from typing import Any
 
 import pandas as pd
 
@@ -99,7 +100,7 @@ def _measure_test(recipe: Recipe, wanted: bool) -> Recipe:
     # says that it is missing (rows.losses).
     if "measure_test" not in {f.name for f in fields(Recipe)}:
         return recipe
-    changes = {"measure_test": wanted}
+    changes: dict[str, Any] = {"measure_test": wanted}
     return replace(recipe, **changes)
 
 
@@ -127,6 +128,4 @@ def _chosen(
         name = arm_name(arm, lr)
         return inf if name in diverged else loss[name]
 
-    return {
-        arm: choose({lr: loss_of(arm, lr) for lr in rates.grid}, rates.margin) for arm in arms
-    }
+    return {arm: choose({lr: loss_of(arm, lr) for lr in rates.grid}, rates.margin) for arm in arms}

@@ -32,8 +32,7 @@ class Part:
     name: str
     unit: str
     seen: Evidence
-    paper: float | None = None  # the paper's own effect, in the same unit
-    matters: float
+    paper: float | None = None  # the paper's own effect in the same unit, where it printed one
 
     @property
     def outcome(self) -> Outcome:
