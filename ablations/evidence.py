@@ -5,17 +5,17 @@
 A claim is held against the smallest effect that matters, d, fixed before the runs. Where no rule
 holds it is undecided.
 
-- `better`, the effect is there: reproduced if the 95% interval lies above 0 and the estimate reaches
-  d; refuted if the 95% interval lies below d.
+- `better`, the effect is there: reproduced if the 95% interval lies above 0 and the estimate
+  reaches d; refuted if the 95% interval lies below d.
 - `no_difference`, it is not: reproduced if the 90% interval lies within -d..d; refuted if the 95%
   interval lies outside.
 - `at_most`, an error keeps to d: reproduced if the 95% interval lies below d; refuted if above.
 
 So `better` calls an effect reproduced when its sign is sure and its size is, at the best guess, one
 that matters; and refuted when it is surely smaller than what matters, whether or not it is 0. An
-effect of exactly d is falsely refuted in at most 2.5% of cases, an effect of 0 falsely reproduced in
-at most 2.5%, a difference of exactly d called none in at most 5% (two one-sided tests, Schuirmann
-1987, whose interval is by convention that of 90%).
+effect of exactly d is falsely refuted in at most 2.5% of cases, an effect of 0 falsely reproduced
+in at most 2.5%, a difference of exactly d called none in at most 5% (two one-sided tests,
+Schuirmann 1987, whose interval is by convention that of 90%).
 
 Each rule is also a p-value, which is at most 0.05 exactly where the rule holds; `verdict.py`
 corrects those for the number of findings. Intervals are shown uncorrected.
@@ -31,7 +31,7 @@ from math import exp, isfinite, sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95  # of intervals
 EQUIVALENCE_LEVEL = 0.90  # two one-sided tests at 5%
@@ -147,13 +147,13 @@ class _Sample(NamedTuple):
         return self._tail(x - self.mean)
 
     def interval(self, level: float) -> Interval:
-        half = float(stats.t.isf((1 - level) / 2, self.n - 1)) * self.error
+        half = float(special.stdtrit(self.n - 1, (1 + level) / 2)) * self.error
         return Interval(self.mean - half, self.mean + half, level)
 
     def _tail(self, distance: float) -> float:
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
-        return float(stats.t.sf(distance / self.error, self.n - 1))
+        return float(special.stdtr(self.n - 1, -distance / self.error))
 
 
 def _evidence(

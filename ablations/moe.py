@@ -7,6 +7,7 @@ run beside it at equal active parameters, and shown.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import log
 from statistics import fmean
 
@@ -93,6 +94,7 @@ def spec_of(scale: Scale, moe: MoE | None) -> ModelSpec:
     )
 
 
+@cache  # seeds share it
 def equal_active(scale: Scale, n_experts: int, top_k: int) -> ModelSpec:
     """Return experts of such a width that a token uses as many parameters as in the dense model."""
 

@@ -8,7 +8,6 @@ by trying more of them.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ import pandas as pd
 from hybrid import codec
 from hybrid.spec import ModelSpec
 from sweeps import results
-from sweeps.sweep import Point, Sweep
-from sweeps.trial.data.sources import PackagedText
+from sweeps.sweep import Sweep
+from sweeps.trial.data.sources import PackagedText, Source
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome
 
@@ -41,18 +40,19 @@ def of_design(sweep: Sweep, scale: str, trials: pd.DataFrame) -> pd.DataFrame:
         & (trials["scale"] == scale)
         & trials["outcome"].isin(settled)
     ]
+    places = _places(mine)
     points = sweep.points(scale, TEXT)
-    found = [_rows_of(point, mine) for point in points]
-    missing = sum(rows.empty for rows in found)
+    found = [places.get((p.arm, p.spec, p.recipe), []) for p in points]
+    missing = sum(not rows for rows in found)
     if missing:
         raise NotRun(f"{missing} of {len(points)} runs of {sweep.name} have no record")
     for point, rows in zip(points, found, strict=True):
         if len(rows) > 1:
             raise ValueError(
                 f"{sweep.name}: arm {point.arm!r}, seed {point.seed} has {len(rows)} records: "
-                f"{', '.join(rows['run_id'])}; give a folder that holds one of them"
+                f"{', '.join(mine['run_id'].iloc[rows])}; give a folder that holds one of them"
             )
-    together = pd.concat(found)
+    together = mine.iloc[[place for (place,) in found]]
     if together["recipe"].map(_source).nunique() > 1:
         raise ValueError(f"the records of {sweep.name} were made on different texts")
     return together
@@ -95,22 +95,25 @@ def imagine_losses(rows: pd.DataFrame, factors: Mapping[str, float]) -> pd.DataF
 
 @lru_cache(maxsize=4096)
 def recipe_of(text: str) -> Recipe:
-    return codec.loads(Recipe, text)
+    recipe: Recipe = codec.loads(Recipe, text)
+    return recipe
 
 
 @lru_cache(maxsize=4096)
 def spec_of(text: str) -> ModelSpec:
-    return codec.loads(ModelSpec, text)
+    spec: ModelSpec = codec.loads(ModelSpec, text)
+    return spec
 
 
-def _rows_of(point: Point, trials: pd.DataFrame) -> pd.DataFrame:
-    mine = trials[(trials["arm"] == point.arm) & (trials["seed"] == point.seed)]
-    same = [
-        spec_of(spec) == point.spec and replace(recipe_of(recipe), source=TEXT) == point.recipe
-        for spec, recipe in zip(mine["spec"], mine["recipe"], strict=True)
-    ]
-    return mine[np.array(same, dtype=bool)]
+def _places(trials: pd.DataFrame) -> dict[tuple[str, ModelSpec, Recipe], list[int]]:
+    """Return where the rows of each arm, model and recipe are, whatever their text."""
+    places: dict[tuple[str, ModelSpec, Recipe], list[int]] = {}
+    columns = zip(trials["arm"], trials["spec"], trials["recipe"], strict=True)
+    for place, (arm, spec, recipe) in enumerate(columns):
+        key = (arm, spec_of(spec), replace(recipe_of(recipe), source=TEXT))
+        places.setdefault(key, []).append(place)
+    return places
 
 
-def _source(recipe: str) -> Any:
+def _source(recipe: str) -> Source:
     return recipe_of(recipe).source
