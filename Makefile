@@ -8,13 +8,21 @@ SCALE ?= cpu
 # As in sweeps/process.py, for the tests.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: demo test check lint docs clean
+.PHONY: demo test check lint services docs clean chaos
 
 demo: $(BIN)/.installed
 	$(BIN)/python -m sweeps run ratio --scale $(SCALE)
 
-test: lint
+test: lint services
 	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+# The tests with the mark `service` start a PostgreSQL of their own. Without its binaries, and
+# without the right to install them, they are skipped and say so.
+services:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	    || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	         && apt-get update -q && apt-get install -qy --no-install-recommends postgresql; } \
+	    || echo "no PostgreSQL server: its tests will be skipped; apt-get install postgresql"
 
 check: lint
 	$(BIN)/python -m pytest -q
@@ -24,6 +32,10 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills a hundred processes at random and writes what was found into docs/reliability.md.
+chaos: $(BIN)/.installed-dev
+	$(BIN)/python -m benchmarks.chaos --kills 100 --page docs/reliability.md
 
 # What is generated from code or records; the tests hold it against its source.
 docs: $(BIN)/.installed-dev
@@ -38,7 +50,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 # mamba-ssm only for its Python formulas, which ours are held against, and triton for its
 # interpreter; those that are there stay, since torch for CUDA brings a triton of its own.
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[dev,hf]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,hf,postgres,grpc,slurm,dashboard]'
 	$(BIN)/python -c 'from importlib.metadata import version; version("mamba-ssm")' 2>/dev/null \
 	    || MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	    $(PIP) install -q --no-deps --no-build-isolation mamba-ssm==2.3.2.post1

@@ -19,7 +19,6 @@ from pathlib import Path
 import pandas as pd
 import psutil
 from optuna.trial import TrialState
-from sweeps.trial.ledger import Ledger
 
 from sweeps import jobs, results, studies
 from sweeps.jobs import Job, Terms
@@ -29,7 +28,7 @@ from sweeps.trial import provenance
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.engine import Engine
-from sweeps.trial.record import Outcome
+from sweeps.trial.record import Ledger, Outcome
 from sweeps.worker import Worker
 from tests import tiny_sweep
 from tests.text import write_text

@@ -1,12 +1,13 @@
 """One more token, again and again: the step of decoding, prepared once for a model and a cache.
 
 `Steps` is whoever can take a step; `prepare` chooses. `EagerSteps` runs the model as ever.
-`CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel of
-`hybrid/ops/cpu/step_kernels.py`, for few sequences and small layers on a CPU, where calling the
-ordinary operations takes longer than what they compute. `GraphSteps`, in `graph_steps.py`, is for
-CUDA. The tests hold one against the other.
+`CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel, or three, of
+`step_kernels.py` and `attention_step_kernels.py` in `hybrid/ops/cpu`. It is for few sequences and
+small layers on a CPU, where calling the ordinary operations takes longer than what they compute.
+`GraphSteps`, in `graph_steps.py`, is for CUDA. The tests hold one against the other.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -21,13 +22,16 @@ from hybrid.layers.mamba import MambaState, ShortConv
 from hybrid.layers.precision import product_dtype
 from hybrid.model import Cache, HybridLM
 from hybrid.ops import CPU
+from hybrid.ops.cpu import attention_step_kernels as attention
 from hybrid.ops.cpu import step_kernels as kernels
+from hybrid.ops.cpu.attention_step_kernels import LINE
 from hybrid.ops.cpu.lane_math import LOG2_E
 from hybrid.ops.cpu.lanes import LANES
 from hybrid.ops.cpu.run import flat, run, whole
 
 FEW = 4  # sequences; for more, torch's products read a matrix once for all of them
 SMALL = 1 << 22  # parameters of a layer; in larger ones torch's second thread pays
+PIECE = 512  # tokens that a thread attends to at a time, whole lanes of them
 
 Part = Callable[[Any, int], None]  # (the residual stream (B, D), tokens seen), which it adds to
 
@@ -107,9 +111,9 @@ def _attention(
     H, K, P = mixer.config.heads, mixer.config.kv_heads, mixer.head_width
     window, rope = mixer.config.window, mixer.config.positions
     theta = 0.0 if rope is None else float(rope.theta)
-    begin = (_norm(norm), norm.eps, _matrix(mixer.qkv.weight, dtype), H, P)
+    begin = (_norm(norm), norm.eps, _matrix(mixer.qkv.weight, dtype), P)
     out = _matrix(mixer.out.weight, dtype)
-    q, y = (np.zeros((batch, whole(H * P)), np.float32) for _ in range(2))
+    q = np.zeros((batch, H, whole(P)), np.float32)
     state = mixer.start(0) if state is None else state
     kept, empty = state.kept, torch.zeros(batch, 0, K, P, dtype=dtype)
     memory = [_pages(empty if m is None else m.x_BCKP[:, :kept]) for m in (state.k, state.v)]
@@ -118,30 +122,46 @@ def _attention(
         nonlocal kept, memory
         if kept == memory[0].shape[1]:
             memory, kept = _turned_over(memory, kept, window)
-        kernels.attention_begin(x, *begin, seen, theta, *memory, kept, q)
+        attention.attention_begin(x, *begin, seen, theta, *memory, kept, q)
         kept += 1
         low = 0 if window is None else max(0, kept - window)
-        work = 2 * batch * H * P * (kept - low)
-        run(kernels.attend_heads, batch * H, work, H, P, q, *memory, low, kept, y)
-        kernels.attention_end(x, out, y)
+        pieces = -(-(kept - low) // PIECE)
+        parts = np.empty((batch, pieces, H, whole(P) + LANES), np.float32)
+        work = q.size * (kept - low) // 2  # a product takes a quarter of one in a scan
+        run(attention.attend_pieces, batch * pieces, work, q, *memory, low, kept, PIECE, parts)
+        attention.attention_end(x, out, P, parts)
 
     return part
 
 
 def _pages(kept_BSKP: Tensor) -> Any:
-    """Return keys or values in memory of their own, with room for a page more."""
-    B, _, K, P = kept_BSKP.shape
-    return _array(torch.cat([kept_BSKP, kept_BSKP.new_empty(B, PAGE, K, P)], dim=1))
+    """Return keys or values in memory of their own, heads in whole lanes, with room for a page."""
+    B, S, K, P = kept_BSKP.shape
+    kept = _array(kept_BSKP)
+    pages = _aligned((B, S + PAGE, K, whole(P)), kept.dtype)
+    pages[:, :S, :, :P], pages[:, :S, :, P:] = kept, 0
+    return pages
 
 
 def _turned_over(memory: list[Any], kept: int, window: int | None) -> tuple[list[Any], int]:
     """Return larger memory with what may still be looked at, and how many tokens that is."""
     left = kept if window is None else min(kept, window)
-    pages = [
-        np.concatenate([x[:, kept - left : kept], np.empty_like(x[:, :1]).repeat(PAGE, 1)], axis=1)
-        for x in memory
-    ]
-    return pages, left
+    larger = [_aligned((len(x), left + PAGE, *x.shape[2:]), x.dtype) for x in memory]
+    for new, old in zip(larger, memory, strict=True):
+        new[:, :left] = old[:, kept - left : kept]
+    return larger, left
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return an array that starts with a cache line.
+
+    From numpy, which asks for large pages where there is much to hold; torch does not, and on small
+    ones a long cache is read far more slowly.
+    """
+    count = math.prod(shape) * dtype.itemsize
+    room = np.empty(count + LINE, np.uint8)
+    skip = -room.ctypes.data % LINE
+    return room[skip : skip + count].view(dtype).reshape(shape)
 
 
 def _mamba(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hybrid import ops as backends
 from hybrid.units import parse_memory
-from sweeps import catalog, docs, exchange, execute, report, results, table
+from sweeps import catalog, compact, docs, exchange, execute, report, results, status_report, table
 from sweeps.bench import cli as bench_cli
 from sweeps.jobs import Job, Terms, resolved
 from sweeps.process import Limits
@@ -105,6 +105,65 @@ def worker(
 ) -> None:
     """Help with a study that `run` made, here or on another machine, until nothing is left."""
     execute.help_with(study, storage=storage, folder=results_folder, console=console)
+
+
+@app.command()
+@plain_errors
+def submit(
+    study: Annotated[str, typer.Argument(help="name of the study, as `run --workers 0` prints it")],
+    storage: Annotated[str, typer.Option(help="URL of a database that all machines reach")],
+    workers: Annotated[int, typer.Option(min=1, help="jobs to submit")] = 1,
+    logs: Annotated[Path, typer.Option(help="folder for the jobs' logs, seen by all machines")] = (
+        Path("slurm")
+    ),
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="submitit's, such as slurm_partition=gpu"),
+    ] = None,
+) -> None:
+    """Submit workers to Slurm (extra `slurm`)."""
+    pairs = [text.partition("=") for text in option or []]
+    if wrong := [key for key, mark, _ in pairs if not mark]:
+        raise ValueError(f"--option {wrong[0]!r} must be NAME=VALUE")
+    numbers = execute.submit_workers(
+        study,
+        storage=storage,
+        workers=workers,
+        folder=logs,
+        options={key: value for key, _, value in pairs},
+    )
+    console.print(f"submitted {', '.join(numbers)}; logs in {logs}", highlight=False)
+
+
+@app.command()
+@plain_errors
+def status(
+    name: Name,
+    scale: Scale = "cpu",
+    results_folder: Results = results.LOCAL,
+    storage: Storage = "",
+    watch: Annotated[bool, typer.Option(help="look again every few seconds")] = False,
+) -> None:
+    """Say how a sweep stands: what is done, runs, waits or failed and why, and the time left."""
+    folder = results_folder / (catalog.find(name).name if name.endswith(".py") else name)
+    for study, look in execute.look(folder, scale, storage=storage):
+        if watch:
+            status_report.watch(look, study, console)
+        else:
+            console.print(status_report.as_rich(look(), study))
+
+
+@app.command(name="compact")
+@plain_errors
+def compact_records(
+    name: Annotated[str, typer.Argument(help="name of the sweep's folder")],
+    results_folder: Results = results.LOCAL,
+) -> None:
+    """Put the one-trial files of a sweep into one file each for records and curves."""
+    found = compact.compact(results_folder / name)
+    console.print(f"took in {found.trials} records and {found.curves} curves", highlight=False)
+    if found.left:
+        console.print(f"left {found.left} files that newer code wrote")
 
 
 @app.command(name="rebuild")

@@ -2,7 +2,7 @@
 
 While a trial runs, its worker writes a counter into the trial's user attribute `beat`:
 
-    {"count": 17, "every_s": 5.0, "host": "node3 2f0c.. pid:[4026531836]", "pid": 411, "born": 89231}
+    {"count": 17, "every_s": 5.0, "host": "node3 2f0c.. pid:[40265]", "pid": 411, "born": 89231}
 
 Whoever watches remembers on its own monotonic clock when it last saw the counter change; no time of
 day is written, read or compared, so clocks may jump and differ between machines. Optuna's own

@@ -6,12 +6,13 @@
 from dataclasses import fields
 from pathlib import Path
 
-from sweeps import catalog, measured_laws, results, table
+from sweeps import measured_laws, ratio, results, table
 from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
-from sweeps.trial.record import Record, schema_of
+from sweeps.trial.columns import Change, schema_of
+from sweeps.trial.record import CHANGES, Record
 
 COLUMNS = Path("docs/results.md")
 LAWS = Path("docs/laws.md")
@@ -24,6 +25,23 @@ HEAD = """# Columns of the records
 One row is one trial. Made by `python -m sweeps docs` from `sweeps/trial/record.py`; do not edit.
 Null means not measured. `sweeps.results.load` turns a map into one column for each key, such as
 `decode_ms.1024`.
+
+The folder of a sweep, such as `results/local/ratio/`:
+
+| | |
+|---|---|
+| `trials/RUN-ATTEMPT.parquet` | a record, written when its trial ends and never changed |
+| `curves/RUN-ATTEMPT.parquet` | a row for each of its steps, written just before |
+| `trials.parquet`, `curves.parquet` | the same, after `python -m sweeps compact` |
+| `runs/RUN-ATTEMPT/` | what a person looks at: `config.json`, `log.txt`, `curve.csv` |
+| `aside/` | files that could not be read, under their own names; nothing here is deleted or read |
+| `study.sqlite3` | Optuna's study, made from the records again where it is lost |
+
+All trials together are the rows of `trials.parquet` and of the files in `trials/`; a trial that is
+in both, by `run_id` and `attempt`, is counted once. Committed results are compacted.
+
+A file of older code lacks columns, which are null then; the columns came to be so:
+
 """
 HEADS = {
     Record: "",
@@ -62,7 +80,26 @@ def pages(root: Path) -> dict[Path, str]:
 
 def columns() -> str:
     """Return the data dictionary: a table for each kind of record, a row for each field."""
-    return HEAD + "".join(head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+    return (
+        HEAD
+        + _changes()
+        + "".join(head + TABLE_HEAD + _fields(kind) for kind, head in HEADS.items())
+    )
+
+
+def _changes() -> str:
+    """Return a line for each change of the columns."""
+    return "".join(
+        f"- version {change.version}, commit {change.commit}: {_change(change)}\n"
+        for change in CHANGES
+    )
+
+
+def _change(change: Change) -> str:
+    added = [f"`{name}`" for name in change.added]
+    renamed = [f"`{old}` became `{new}`" for old, new in change.renamed.items()]
+    parts = ([f"{' and '.join(added)} added"] if added else []) + renamed
+    return "; ".join(parts) or "the first columns"
 
 
 def _fields(kind: type) -> str:
@@ -77,7 +114,7 @@ def _fields(kind: type) -> str:
 def ratio_table(root: Path) -> str:
     """Return the committed ratio sweep as Markdown."""
     trials = results.load("ratio", folder=root / results.PUBLISHED, scale="cpu")
-    return table.as_markdown(trials, catalog.find("ratio").arms)
+    return table.as_markdown(trials, ratio.SWEEP.arms)
 
 
 def between(text: str, new: str) -> str:

@@ -3,24 +3,29 @@
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
-from sweeps import jobs, process, report, studies
+from sweeps import jobs, process, report, status, studies
+from sweeps.grid import Grid
 from sweeps.jobs import Job
-from sweeps.launch import launch
+from sweeps.launch import launch, visible_gpus
 from sweeps.plan import Plan
 from sweeps.progress import SweepProgress
+from sweeps.search import Hunt
+from sweeps.slurm import submit
+from sweeps.status import Status
 from sweeps.storage import open_storage, shown
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.ledger import Ledger
+from sweeps.trial.record import Ledger
 from sweeps.worker import Worker
 
 
@@ -41,8 +46,8 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
         return
     if workers == 1:
         work(job, plan, study, console)
-    else:
-        launch([sys.executable, "-m", "sweeps", *command], workers=workers)
+    elif failed := launch([sys.executable, "-m", "sweeps", *command], workers, gpus=_gpus(job)):
+        raise SystemExit(failed)
     show(plan, Ledger(job.records), console)
 
 
@@ -77,6 +82,60 @@ def help_with(name: str, *, storage: str, folder: Path, console: Console) -> Non
         )
     study.pruner = plan.pruner()
     work(job, plan, study, console)
+
+
+def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[[], Status]]]:
+    """Return the studies of the sweep in `folder` at `scale`, and what tells how each stands.
+
+    Raises LookupError where there is none.
+    """
+    url = storage or studies.sqlite_url(folder)
+    opened = open_storage(url)
+    names = [name for name in optuna.get_all_study_names(opened) if _is_of(name, folder, scale)]
+    if not names:
+        raise LookupError(
+            f"there is no study of {folder.name!r} at scale {scale!r} at {shown(url)}; "
+            f"`python -m sweeps run` makes it"
+        )
+    return [
+        (name, _status_of(optuna.load_study(study_name=name, storage=opened))) for name in names
+    ]
+
+
+def _is_of(name: str, folder: Path, scale: str) -> bool:
+    return name.rpartition("-")[0] == f"{folder.name}-{scale}"
+
+
+def _status_of(study: Study) -> Callable[[], Status]:
+    job = jobs.of_study(study)
+    ledger, plan = Ledger(job.records), job.plan()
+    match plan:
+        case Grid():
+            return lambda: status.of_grid(study, plan.points, ledger)
+        case Hunt():
+            names = [objective.name for objective in plan.search.objectives]
+            return lambda: status.of_search(study, names, ledger)
+        case _:
+            raise TypeError(f"no status for a {type(plan).__name__}")
+
+
+def submit_workers(
+    name: str, *, storage: str, workers: int, folder: Path, options: Mapping[str, str]
+) -> list[str]:
+    """Submit workers on the study `name` to Slurm; return their job numbers.
+
+    `folder` gets their logs. Raises ValueError for a storage that other machines cannot reach.
+    """
+    if not storage or storage.startswith("sqlite"):
+        raise ValueError(
+            "submit: workers on other machines need --storage with a server, "
+            "such as postgresql+psycopg://USER@HOST/NAME or grpc://HOST:PORT"
+        )
+    command = [sys.executable, "-m", "sweeps", "worker", name, "--storage", storage]
+    typed: dict[str, Any] = {
+        key: int(value) if value.isdecimal() else value for key, value in options.items()
+    }
+    return [job.job_id for job in submit(command, workers, folder=folder, **typed)]
 
 
 def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
@@ -128,6 +187,10 @@ def _touch_what_trials_need(job: Job, plan: Plan, console: Console) -> None:
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
     process.warm_up(job.engine)
+
+
+def _gpus(job: Job) -> Sequence[str]:
+    return visible_gpus() if job.engine.device == "cuda" else ()
 
 
 @contextmanager

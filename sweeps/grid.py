@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import Any
+from typing import Any, ClassVar
 
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import BaseTrial
 
-from sweeps.plan import History, Obtain
+from sweeps.plan import Direction, History, Obtain
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Source
 from sweeps.trial.engine import Engine
@@ -27,7 +27,7 @@ class Grid:
     source: Source
     engine: Engine
 
-    directions = ("minimize",)
+    directions: ClassVar[tuple[Direction, ...]] = ("minimize",)
 
     @property
     def name(self) -> str:

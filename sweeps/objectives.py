@@ -7,18 +7,16 @@ and what is hopeless by measurement is never trained.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from hybrid import cost
 from hybrid.spec import ModelSpec, MoE
 from hybrid.units import parse_memory
 from sweeps.grid import mean_bits_per_byte
+from sweeps.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Record
-
-Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +139,11 @@ def _named(quantity: str, context: int | None) -> str:
 
 
 def _at(values: Mapping[int, float] | None, column: str, context: int | None) -> float:
-    measured = sorted(values or {})
-    chosen = measured[-1] if context is None and measured else context
-    if not values or chosen not in values:
-        raise ValueError(f"{column} was not measured at {chosen}; measured were {measured}")
-    return values[chosen]
+    measured = dict(values or {})
+    chosen = max(measured, default=0) if context is None else context
+    if chosen not in measured:
+        raise ValueError(f"{column} was not measured at {chosen}; measured were {sorted(measured)}")
+    return measured[chosen]
 
 
 def _known(value: float | None, column: str) -> float:

@@ -17,7 +17,9 @@ import random
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -32,7 +34,6 @@ PATIENCE_SECONDS = 600.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 TOKEN = "sweeps:made_by_call"  # system attribute of a trial: which call made it
-WAITING = (TrialState.WAITING,)
 # What libpq says when waiting will not help; everything else of its kind passes with time.
 REFUSALS = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf")
 SQLITE_PASSES = ("locked", "busy", "full", "disk I/O error")
@@ -145,6 +146,36 @@ def reason(error: BaseException) -> str:
     return (str(text).strip() or type(inner).__name__).splitlines()[0]
 
 
+class SharedReads:
+    """Lets threads that want to read the same thing at the same time wait for one read.
+
+    Each gets a read that began after it asked. A proxy's many threads would otherwise read all
+    unfinished trials one after another, each to find what the one before it had found.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: dict[int, Future[list[FrozenTrial]]] = {}  # by study; reads not yet begun
+        self._turn: dict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def __call__(
+        self, study_id: int, read: Callable[[], list[FrozenTrial]]
+    ) -> Sequence[FrozenTrial]:
+        with self._lock:
+            first = study_id not in self._next
+            ours = self._next.setdefault(study_id, Future())
+            turn = self._turn[study_id]
+        if first:
+            with turn:
+                with self._lock:
+                    del self._next[study_id]  # who asks from now on waits for the next one
+                try:
+                    ours.set_result(read())
+                except BaseException as error:
+                    ours.set_exception(error)
+        return ours.result()
+
+
 class PatientStorage(BaseStorage):
     """Any storage, with each call made as `patience` says.
 
@@ -154,6 +185,7 @@ class PatientStorage(BaseStorage):
     def __init__(self, inner: BaseStorage, patience: Patience):
         self.inner = inner
         self.patience = patience
+        self._reads = SharedReads()
 
     # Studies
 
@@ -282,24 +314,12 @@ class PatientStorage(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        trials = self.patience(lambda: self.inner.get_all_trials(study_id, deepcopy, states))
-        return spread(trials) if states == WAITING else trials
+        trials = self._reads(
+            study_id,
+            lambda: self.patience(lambda: self.inner.get_all_trials(study_id, deepcopy=False)),
+        )
+        wanted = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(wanted) if deepcopy else wanted
 
     def remove_session(self) -> None:
         self.inner.remove_session()
-
-
-def spread(waiting: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Return waiting trials in the order in which one worker should try to claim them.
-
-    Optuna claims the first that is still free. If a thousand workers ask at once and all go down
-    the same list, the last one fails 999 times. So each tries the first, then one of the next two,
-    then one of four, of eight: the design's order is kept by a worker that is alone, and a thousand
-    need about ten tries each.
-    """
-    left, order = list(waiting), []
-    width = 1
-    while left:
-        order.append(left.pop(random.randrange(min(width, len(left)))))
-        width *= 2
-    return order

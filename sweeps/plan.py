@@ -8,7 +8,7 @@ worker, which trains what is asked for, and a rebuild, which only looks into the
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -19,6 +19,7 @@ from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
 from sweeps.trial.record import Record
 
+Direction = Literal["minimize", "maximize"]  # of an objective, as Optuna says it
 Note = Callable[[Event], None]
 History = Callable[[], Sequence[FrozenTrial]]  # the finished trials of the study, at the moment
 
@@ -87,7 +88,7 @@ class Plan(Protocol):
     def engine(self) -> Engine: ...
 
     @property
-    def directions(self) -> tuple[str, ...]: ...  # of Optuna: "minimize" or "maximize"
+    def directions(self) -> tuple[Direction, ...]: ...
 
     @property
     def identity(self) -> str: ...  # text that is equal for equal plans; names the study

@@ -1,6 +1,14 @@
-"""How a running sweep looks: bars in a terminal, plain lines in a log file."""
+"""How a running sweep looks: bars in a terminal, plain lines in a log file.
+
+    [4/15] 1:7 seed 0 starts: 200 steps of 1,024 tokens
+    [4/15] 1:7 seed 0 step 120/200  loss 6.250 nats/token  9,476 tokens/s  left 12:40
+    [4/15] 1:7 seed 0  bits/byte: books 2.353  web 2.939  (41 s)
+
+A log gets a line when a trial starts or ends, and one now and then in between.
+"""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -12,26 +20,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sweeps.study import ATTEMPTS
+from sweeps.status import reason
 from sweeps.sweep import Point
+from sweeps.trial.events import Event
 from sweeps.trial.record import Outcome, Record
-from sweeps.trial.run_folder import without_log
 from sweeps.trial.train import Step
 
-LOG_SECONDS = 10.0
+LOG_SECONDS = 30.0  # least time between two lines in a log while nothing starts or ends
 SMOOTHING = 0.1  # weight of the newest step in the shown speed
 
 
 class SweepProgress:
     """A `worker.Watcher` that shows trial, step, loss, tokens/s and time left."""
 
-    def __init__(self, console: Console, total: int, done: int):
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        done: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.console, self.total, self.done = console, total, done
-        self.begun = time.monotonic()
+        self.clock, self.begun = clock, clock()
         self.first = done
         self.point: Point | None = None
         self.tokens_per_s = 0.0
-        self.logged = 0.0
+        self.logged = self.begun  # when a log got its last line
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
@@ -60,10 +74,17 @@ class SweepProgress:
 
     def started(self, point: Point) -> None:
         self.point, self.tokens_per_s = point, 0.0
-        name = f"{point.arm} seed {point.seed}"
-        self.bars.reset(self.one, total=point.recipe.steps, visible=True, description=name)
+        name, recipe = f"{point.arm} seed {point.seed}", point.recipe
+        self.bars.reset(self.one, total=recipe.steps, visible=True, description=name)
+        if not self.console.is_terminal:
+            each = recipe.batch * recipe.tokens
+            self._say(f"{name} starts: {recipe.steps:,} steps of {each:,} tokens")
 
-    def step(self, step: Step) -> None:
+    def event(self, event: Event) -> None:
+        if isinstance(event, Step):
+            self._step(event)
+
+    def _step(self, step: Step) -> None:
         assert self.point is not None
         recipe = self.point.recipe
         now = recipe.batch * recipe.tokens / step.seconds
@@ -72,34 +93,45 @@ class SweepProgress:
         seen = f"loss {step.nats_per_token:.3f} nats/token  {self.tokens_per_s:,.0f} tokens/s"
         self.bars.update(self.one, completed=step.step + 1, seen=seen)
         self.bars.update(self.all, completed=self.done + (step.step + 1) / recipe.steps)
-        if not self.console.is_terminal and time.monotonic() - self.logged > LOG_SECONDS:
-            self.logged = time.monotonic()
+        if self._log_is_due():
             where = f"{self.point.arm} seed {self.point.seed} step {step.step + 1}/{recipe.steps}"
-            self.console.print(f"[{self.done}/{self.total}] {where}  {seen}  {self._left(step)}")
+            self._say(f"{where}  {seen}  {self._left(step)}")
 
     def ended(self, record: Record) -> None:
-        # A failed attempt that will be repeated is not yet a trial done.
-        self.done += record.outcome.settled or record.attempt + 1 == ATTEMPTS
-        self.bars.update(self.all, completed=self.done)
         self.bars.update(self.one, visible=False)
-        self.console.print(f"[{self.done}/{self.total}] {_summary(record)}", highlight=False)
+        self._say(_summary(record))
+
+    def settled(self, places: int) -> None:
+        self.done = places
+        self.bars.update(self.all, completed=places)
 
     def waiting(self, others: int) -> None:
-        self.bars.update(self.all, seen=f"waiting for {others} trial(s) of another worker")
+        said = f"waiting for {others} trial(s) of another worker"
+        self.bars.update(self.all, seen=said)
+        if self._log_is_due():
+            self._say(said)
+
+    def _log_is_due(self) -> bool:
+        return not self.console.is_terminal and self.clock() - self.logged >= LOG_SECONDS
+
+    def _say(self, line: str) -> None:
+        self.logged = self.clock()
+        self.console.print(
+            f"[{self.done}/{self.total}] {line}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def _left(self, step: Step) -> str:
         """Say how long the rest takes if it goes on as it went since this call began."""
         assert self.point is not None
         finished = self.done - self.first + (step.step + 1) / self.point.recipe.steps
-        seconds = (time.monotonic() - self.begun) / finished * (self.total - self.first - finished)
+        rest = max(0.0, self.total - self.first - finished)
+        seconds = (self.clock() - self.begun) / finished * rest
         return f"left {int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _summary(record: Record) -> str:
     head = f"{record.arm} seed {record.seed}"
     if record.outcome is not Outcome.COMPLETE or record.valid_bits_per_byte is None:
-        return (
-            f"{head}  {record.outcome}: {without_log(record.error or '').strip().splitlines()[-1]}"
-        )
+        return f"{head}  {record.outcome}: {reason(record)}"
     losses = "  ".join(f"{name} {x:.3f}" for name, x in record.valid_bits_per_byte.items())
     return f"{head}  bits/byte: {losses}  ({record.wall_s:.0f} s)"

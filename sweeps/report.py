@@ -13,9 +13,8 @@ from sweeps.plan import Plan
 from sweeps.search import Hunt, Search
 from sweeps.sweep import Sweep
 from sweeps.trial.engine import Compile, Engine
-from sweeps.trial.ledger import Ledger
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Record
+from sweeps.trial.record import Ledger, Record
 
 Shown = tuple[Table, list[Path]]
 

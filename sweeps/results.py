@@ -37,7 +37,7 @@ def find(run_id: str, *, folder: Path | str = LOCAL) -> tuple[Record, Path]:
 
     Raises LookupError where no record under `folder` has this id.
     """
-    for sweep_folder in sorted(Path(folder).glob("*/")):
+    for sweep_folder in sweeps(Path(folder)):
         found = [r for r in records.read(sweep_folder) if r.run_id == run_id]
         if found:
             return min(found, key=lambda r: r.outcome is not Outcome.COMPLETE), sweep_folder
@@ -53,6 +53,11 @@ def curves(sweep: str, *, folder: Path | str = LOCAL) -> pd.DataFrame:
     if table.num_rows == 0:
         raise LookupError(nothing(sweep, Path(folder), None))
     return table.to_pandas()
+
+
+def sweeps(folder: Path) -> list[Path]:
+    """Return the folders of the sweeps that have records under `folder`."""
+    return sorted(path for path in folder.glob("*/") if records.is_sweep(path))
 
 
 def complete(trials: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def flatten(record: Record) -> dict[str, Any]:
 
 def nothing(sweep: str, folder: Path, scale: str | None) -> str:
     """Say that there are no records, which there are, and what makes some."""
-    others = sorted(path.parent.name for path in folder.glob("*/trials"))
+    others = [path.name for path in sweeps(folder)]
     of_scale = f" of scale {scale!r}" if scale else ""
     return (
         f"no records of {sweep!r}{of_scale} under {folder}; there are: "

@@ -32,7 +32,7 @@ from hybrid import codec
 from hybrid.spec import ModelSpec
 from sweeps.grid import mean_bits_per_byte
 from sweeps.objectives import Constraint, Objective
-from sweeps.plan import LENIENT, History, Judge, NotComplete, Obtain, Refused
+from sweeps.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
 from sweeps.rules import Limits, ParetoRule, PrunerRule, Window
 from sweeps.sweep import Point
 from sweeps.trial.data.sources import PackagedText, Source
@@ -113,7 +113,7 @@ class Hunt:
         return self.search.name
 
     @property
-    def directions(self) -> tuple[str, ...]:
+    def directions(self) -> tuple[Direction, ...]:
         return tuple(objective.direction for objective in self.search.objectives)
 
     @property
@@ -248,7 +248,7 @@ class Hunt:
         def stop(event: Event) -> str | None:
             return limits.stop(event) or rule.stop(event)
 
-        early = [x.early for x in (*self.constraints, *search.objectives)]
+        early = [x.early for x in self.constraints] + [x.early for x in search.objectives]
         return Judge(note=note, stop=stop, cheap_first=any(x is not None for x in early))
 
     def _point(self, spec: ModelSpec, recipe: Recipe) -> Point:

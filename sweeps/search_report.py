@@ -3,7 +3,10 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +23,7 @@ from sweeps.figures import STYLE, save
 from sweeps.plan import Plan
 from sweeps.replay import OUTCOME, REFUSED
 from sweeps.search import LR_AT_EDGE, Hunt
-from sweeps.trial.ledger import Ledger
+from sweeps.trial.record import Ledger
 
 MOST_ROWS = 30
 LEAST_FOR_IMPORTANCE = 4  # complete trials; with fewer, the figure would be noise
@@ -96,18 +99,22 @@ def _drawings(
     if len(objectives) in (2, 3):
         yield "pareto", lambda: drawings.plot_pareto_front(study, target_names=names)
     for index, name in enumerate(names):
-        options = {
-            "target": lambda trial, index=index: trial.values[index],
-            "target_name": name,
-        }
-        yield f"slice-{name}", lambda options=options: drawings.plot_slice(study, **options)
+        options: dict[str, Any] = {"target": _Value(index), "target_name": name}
+        yield f"slice-{name}", partial(drawings.plot_slice, study, **options)
         if complete >= LEAST_FOR_IMPORTANCE:
-            yield (
-                f"importance-{name}",
-                lambda options=options: drawings.plot_param_importances(study, **options),
-            )
+            yield f"importance-{name}", partial(drawings.plot_param_importances, study, **options)
     if len(objectives) == 1:
         yield "history", lambda: drawings.plot_optimization_history(study)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One of a trial's values, as Optuna's figures ask for it."""
+
+    index: int
+
+    def __call__(self, trial: FrozenTrial) -> float:
+        return trial.values[self.index]
 
 
 def _figure(drawn: object) -> Figure:

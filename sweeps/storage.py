@@ -76,7 +76,7 @@ def parse(url: str) -> URL:
 def shown(url: str) -> str:
     """Return the URL as it may be printed: a password in it is three stars."""
     parsed = make_url(url)
-    secret = {key: "***" for key in parsed.query if "pass" in key.lower()}
+    secret = {key: "hidden" for key in parsed.query if "pass" in key.lower()}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True)
 
 
@@ -112,8 +112,9 @@ def _postgres(parsed: URL, connections: int) -> BaseStorage:
     storage = _relational(
         parsed,
         {
+            # No `pool_pre_ping`: it doubles the transactions, and a connection found broken is only
+            # one more call that is made again.
             "connect_args": POSTGRES_CONNECT,
-            "pool_pre_ping": True,
             "pool_size": 1,  # a worker that trains holds one connection of the server's, not five
             "max_overflow": max(connections - 1, 0),
         },

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import optuna
@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps import studies
 from sweeps.beat import Beat, Watchman
-from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.jobs import Terms
+from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.process import run_in_process
+from sweeps.queue import Queue
 from sweeps.replay import (
     ATTEMPTS,
     DUPLICATE,
@@ -31,8 +32,7 @@ from sweeps.search import OverBudget
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.events import Event, Stop
-from sweeps.trial.ledger import Ledger
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, Ledger, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, run_id
 
 WAIT_SECONDS = 1.0
@@ -61,18 +61,15 @@ class Worker:
     plan: Plan
     ledger: Ledger
     terms: Terms
-    watchman: Watchman = field(init=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, "watchman", Watchman(self.study))
 
     def work(self, watcher: Watcher) -> None:
         """Run what is left of the plan, then return; trials of other workers are waited for."""
+        queue, watchman = Queue(self.study), Watchman(self.study)
         while True:
-            for trial in self.watchman.stale():
+            for trial in watchman.stale():
                 self._enqueue_again(trial)
-            if self._count(TrialState.WAITING):
-                self._take(watcher)
+            if (taken := queue.claim()) is not None:
+                self._run(taken, watcher)
                 watcher.settled(len(studies.settled_places(self.study, self.plan)))
             elif others := self._count(TrialState.RUNNING):
                 watcher.waiting(others)
@@ -80,13 +77,10 @@ class Worker:
             elif not studies.restore(self.study, self.plan, self.ledger):
                 return
 
-    def _take(self, watcher: Watcher) -> None:
-        """Take one waiting trial and run it to its end, whatever that is."""
-        trial = self.study.ask()
+    def _run(self, trial: Trial, watcher: Watcher) -> None:
+        """Run a trial that is ours to its end, whatever that is."""
         with Beat(self.study, trial) as beat:
             try:
-                if PLACE not in trial.user_attrs:  # another worker took the last one that waited
-                    raise Taken
                 self._play(trial, watcher, beat)
             except Taken:
                 self._end(trial, TrialState.FAIL, DUPLICATE)

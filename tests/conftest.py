@@ -1,10 +1,15 @@
-"""Shared by the tests: a small text of one's own, so that no test waits for the packaged one."""
+"""Shared by the tests: a small text of one's own, and servers of one's own (mark `service`)."""
 
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sweeps.trial.data.sources import TextFile
+from tests import services
 from tests.text import write_text
 
 
@@ -21,3 +26,31 @@ def source(tmp_path_factory, cache_folder, monkeypatch) -> TextFile:
     if not path.exists():
         write_text(path)
     return TextFile(path=str(path))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[services.Postgres]:
+    """A PostgreSQL of the session's own; a test that stops it starts it again."""
+    if services.find_postgres() is None:
+        pytest.skip(services.HOW_TO_INSTALL)
+    # Not pytest's own folder, which only its owner may enter: the server runs as another user.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    folder.chmod(0o755)
+    try:
+        with services.postgres(folder / "cluster") as server:
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database(postgres: services.Postgres) -> str:
+    """The URL of a new, empty database."""
+    return postgres.new_database(f"test-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def proxy(database: str) -> Iterator[services.Proxy]:
+    """A proxy before a new, empty database."""
+    with services.Proxy(database) as running:
+        yield running

@@ -89,7 +89,7 @@ class Postgres:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """A running cluster in `folder`, which any user must be able to reach; LookupError without one."""
+    """A running cluster in `folder`, which any user must be able to reach."""
     binaries = find_postgres()
     if binaries is None:
         raise LookupError(HOW_TO_INSTALL)

@@ -1,137 +1,35 @@
 """What may go wrong while a sweep runs, really done: nothing is lost, torn or doubled."""
 
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
-from sweeps.trial.ledger import Ledger
 
-from sweeps import jobs, results, studies
-from sweeps.execute import Job
-from sweeps.jobs import Terms
-from sweeps.process import process_context
+from sweeps import studies
+from sweeps import worker as workers
 from sweeps.storage import open_storage
-from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
-from sweeps.trial.engine import Engine
-from sweeps.trial.events import Event
-from sweeps.trial.record import Outcome, Record
-from sweeps.worker import Worker
-from tests import tiny_sweep
+from sweeps.trial.record import Outcome
+from tests.workers import FILE, PLACES, At, Killer, Notes, curves, finished, in_process, job, worker
 
-FILE = str(Path(tiny_sweep.__file__))
-PLACES = 4
-EVERY_STEP = Terms(checkpoint_seconds=0)
+SEEN: dict[str, pd.DataFrame] = {}
 
 
-def job(folder: Path, source: TextFile, **changes) -> Job:
-    made = Job(
-        sweep=FILE,
-        scale="smoke",
-        source=source,
-        engine=jobs.resolved(Engine(device="cpu")),
-        folder=str(folder / "tiny"),
-        terms=EVERY_STEP,
-    )
-    return replace(made, **changes)
-
-
-def worker(made: Job, url: str = "") -> Worker:
-    plan, ledger = made.plan(), Ledger(made.records)
-    storage = open_storage(url or studies.sqlite_url(made.records))
-    study = studies.open_study(studies.study_name("tiny", plan), storage, plan)
-    jobs.attach(study, made)
-    studies.restore(study, plan, ledger)
-    return Worker(study=study, plan=plan, ledger=ledger, terms=made.terms)
-
-
-class Killer:
-    """A watcher that kills its own process, without a word, when `when` says so."""
-
-    def __init__(self, when: Callable[[str], bool] = lambda moment: False):
-        self.when = when
-
-    def _at(self, moment: str) -> None:
-        if self.when(moment):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def started(self, point: Point) -> None:
-        self._at("started")
-
-    def event(self, event: Event) -> None:
-        self._at("event")
-
-    def ended(self, record: Record) -> None:
-        self._at("recorded")  # and not told yet
-
-    def settled(self, places: int) -> None:
-        self._at("told")
-
-    def waiting(self, others: int) -> None:
-        pass
-
-
-class At:
-    """True at the n-th time that a moment comes."""
-
-    def __init__(self, moment: str, n: int):
-        self.moment, self.left = moment, n
-
-    def __call__(self, moment: str) -> bool:
-        self.left -= moment == self.moment
-        return self.left == 0 and moment == self.moment
-
-
-def work(made: Job, url: str = "", when: Callable[[str], bool] | None = None) -> None:
-    """Be a worker; runs in a process of its own, which may die."""
-    worker(made, url).work(Killer(when) if when else Killer())
-
-
-def in_process(made: Job, url: str = "", when: Callable[[str], bool] | None = None):
-    process = process_context().Process(target=work, args=(made, url, when))
-    process.start()
-    return process
-
-
-def finished(made: Job, url: str = "") -> list[Record]:
-    """Work until nothing is left; check that every place is there once, and return the records."""
-    worker(made, url).work(Killer())
-    found = records.read(made.records)
-    complete = Counter(r.run_id for r in found if r.outcome is Outcome.COMPLETE)
-    plan = made.plan()
-    assert complete == dict.fromkeys(plan.places(), 1)
-    assert list(made.records.rglob(".*.tmp")) == []
-    study = worker(made, url).study
-    told = [t for t in study.trials if t.state is TrialState.COMPLETE]
-    assert Counter(t.user_attrs["place"] for t in told) == dict.fromkeys(plan.places(), 1)
-    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
-    return found
-
-
-def curves(made: Job) -> pd.DataFrame:
-    """Return the curves but for what a clock says."""
-    table = results.curves("tiny", folder=made.records.parent)
-    kept = table.drop(columns=["seconds", "attempt"]).sort_values(["run_id", "step"])
-    return kept.reset_index(drop=True)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def undisturbed(tmp_path_factory, source) -> pd.DataFrame:
-    made = job(tmp_path_factory.mktemp("undisturbed"), source)
-    finished(made)
-    return curves(made)
+    """The curves of the sweep when nothing goes wrong; run once."""
+    if "curves" not in SEEN:
+        made = job(tmp_path_factory.mktemp("undisturbed"), source)
+        finished(made)
+        SEEN["curves"] = curves(made)
+    return SEEN["curves"]
 
 
 MOMENTS = [
@@ -198,7 +96,8 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
     )
     assert not study.get_trials(states=(TrialState.RUNNING,))
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    assert len(waiting) + len(before) == 40
+    # One more where Ctrl-C came between a record and its telling.
+    assert 40 <= len(waiting) + len(before) <= 41
 
 
 def test_a_run_that_fails_the_same_way_twice_is_left(tmp_path):
@@ -219,10 +118,11 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     assert len(finished(made)) == PLACES
 
 
+@pytest.mark.service
 def test_the_database_goes_away_and_comes_back(tmp_path, source, postgres, undisturbed):
-    made = job(tmp_path, source)
-    worker(made, postgres.url)
-    process = in_process(made, postgres.url)
+    made, url = job(tmp_path, source), postgres.new_database("away")
+    worker(made, url)
+    process = in_process(made, url)
     for _ in range(3):
         time.sleep(1.0)
         postgres.stop()
@@ -230,5 +130,19 @@ def test_the_database_goes_away_and_comes_back(tmp_path, source, postgres, undis
         postgres.start()
     process.join()
     assert process.exitcode == 0
-    finished(made, postgres.url)
+    finished(made, url)
     pd.testing.assert_frame_equal(curves(made), undisturbed)
+
+
+def test_a_place_that_kills_its_workers_is_given_up(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(workers, "DEATHS", 2)
+    made = job(tmp_path, source)
+    for _ in range(2):
+        process = in_process(made, when=At("event", 1))
+        process.join()
+    notes = Notes()
+    worker(made).work(notes)
+    crashed = [r for r in records.read(made.records) if r.outcome is Outcome.CRASHED]
+    assert {(r.arm, r.seed) for r in crashed} == {("h", 0)}
+    assert "2 workers or more died" in crashed[0].error
+    assert len([r for r in notes.records if r.outcome is Outcome.COMPLETE]) == PLACES - 1

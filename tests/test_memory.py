@@ -21,6 +21,8 @@ from hybrid.ops.cpu import scan
 from hybrid.presets import JAMBA_V0_1, LLAMA_2_70B, MIXTRAL_8X7B, PRESETS
 from hybrid.roofline import decode_bound, prefill_bound, read_bytes
 from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from sweeps.bench.peak import CLEAR_REFS, growth, in_process
+from sweeps.bench.setting import jamba_style
 
 SAVED_TOLERANCE = 0.02  # of what autograd keeps
 PEAK_TOLERANCE = 0.05  # of all live tensors of a training step
@@ -163,6 +165,25 @@ def test_a_long_prompt_holds_weights_cache_and_one_chunk():
         + working_bytes(spec, batch=1, tokens=chunk, itemsize=4)
     )
     assert live.peak <= 1.3 * counted
+
+
+def _resident_growth(tokens: int, chunk: int) -> tuple[int, int]:
+    """Return (bytes a long prompt adds to a process that read a short one, weights included; the
+    bytes there should be)."""
+    spec = jamba_style(ratio=(1, 7), width=128, hidden=256, blocks=1, vocab=64)
+    model = build(spec)
+    ids_1T = torch.arange(tokens)[None] % spec.vocab
+    generate.prefill(model, ids_1T[:, :512], chunk=256)  # libraries, kernels and threads are there
+    grown = growth(lambda: generate.prefill(model, ids_1T, chunk=chunk), torch.device("cpu"))
+    weights = weight_bytes(spec, Weights.FP32)
+    cache = cost.cache_bytes(spec, batch=1, tokens=tokens, itemsize=4)
+    return weights + grown, weights + cache + working_bytes(spec, batch=1, tokens=chunk, itemsize=4)
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the peak of a process counts from its birth")
+def test_so_does_the_process_that_reads_it():
+    held, counted = in_process(_resident_growth, 32_768, 4096)
+    assert held <= 1.3 * counted
 
 
 def test_the_chunk_of_the_scan_is_that_of_the_kernel():

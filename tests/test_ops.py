@@ -23,6 +23,7 @@ from hybrid.ops.cpu import conv as cpu_conv
 from hybrid.ops.cpu import rows as cpu_rows
 from hybrid.ops.cpu import run as cpu_run
 from hybrid.ops.cpu import scan as cpu_scan
+from hybrid.ops.cpu import team
 from hybrid.ops.reference import IGNORED, recurrence
 
 Op = Callable[..., tuple[Tensor, Tensor]]
@@ -367,6 +368,21 @@ def test_attend_takes_bfloat16(ops: Ops, draw, T: int, S: int, window: int | Non
     assert_near([found], [wanted], tolerance=2e-2)
 
 
+@pytest.mark.parametrize("H", [4, 2])
+@pytest.mark.parametrize(("T", "S"), [(4, 9), (8, 9), (2, 700)])
+@torch.inference_mode()
+def test_attend_joins_the_cache_and_the_new_tokens(draw, H: int, T: int, S: int) -> None:
+    q, k, v = draw(2, T, H, 8), draw(2, S, 2, 8), draw(2, S, 2, 8)
+    q[:, 0] *= 30  # scores so large that one part may outweigh the other by all that fp32 can hold
+    wanted = REFERENCE.attend(q.double(), k.double(), v.double(), None)
+    assert_near([CPU.attend(q, k, v, None)], [wanted])
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    found = CPU.attend(q, k, v, None)
+    assert found.dtype == torch.bfloat16
+    wanted = REFERENCE.attend(q.double(), k.double(), v.double(), None)
+    assert_near([found], [wanted], tolerance=2e-2)
+
+
 # ---- the CPU kernels alone -----------------------------------------------------------------------
 
 
@@ -384,9 +400,10 @@ def big_calls(draw: Callable[..., Tensor]) -> list[tuple[Op, Tensors, Tensors]]:
 
 @pytest.mark.parametrize("native", [False, True])
 def test_results_do_not_depend_on_threads(draw, threads, native, monkeypatch) -> None:
-    if native and not cpu_run.native_threads():
-        pytest.skip("numba finds neither OpenMP nor TBB here")
-    monkeypatch.setattr(cpu_run, "native_threads", lambda: native)
+    if native and not team.entry():
+        pytest.skip("torch has no OpenMP threads here that others can enter")
+    if not native:
+        monkeypatch.setattr(team, "entry", lambda: 0)
     for call in big_calls(draw):
         found = []
         for count in (1, 2, 2, 5):

@@ -17,37 +17,67 @@ POINT = ratio.SWEEP.points("smoke", PackagedText())[0]
 STEP = Step(step=2, tokens=768, nats_per_token=6.25, balance=0, grad_norm=1, lr=1e-3, seconds=0.128)
 
 
-def shown(terminal: bool, **changes) -> str:
-    """Return what is printed for one trial that gets to its third step and then ends."""
-    file = io.StringIO()
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(terminal: bool, *, slow: bool = True, **changes) -> list[str]:
+    """Return the lines printed for one trial: three steps, its end, and waiting for others.
+
+    A slow one takes 20 seconds a step.
+    """
+    file, clock = io.StringIO(), Clock()
     console = Console(file=file, width=120, force_terminal=terminal, color_system=None)
     record = not_run(
         POINT.spec, POINT.recipe, label=Label(arm=POINT.arm), engine=Engine(device="cpu")
     )
-    with SweepProgress(console, total=10, done=4) as progress:
+    with SweepProgress(console, total=10, done=4, clock=clock) as progress:
         progress.started(POINT)
-        progress.step(STEP)
+        for step in range(3):
+            clock.now += 20.0 if slow else 0.1
+            progress.event(replace(STEP, step=step))
         progress.bars.refresh()
         progress.ended(replace(record, **changes))
-    return file.getvalue()
+        progress.settled(5)
+        for _ in range(4):
+            clock.now += 20.0 if slow else 0.1
+            progress.waiting(2)
+    return file.getvalue().splitlines()
 
 
-def test_a_log_shows_trial_step_loss_speed_and_time_left():
-    complete = {"outcome": Outcome.COMPLETE, "error": None, "valid_bits_per_byte": {"books": 2.5}}
-    lines = shown(terminal=False, **complete).splitlines()
-    assert lines[0].startswith("[4/10] 1:0 seed 0 step 3/6  loss 6.250 nats/token  2,000 tokens/s")
-    assert "left " in lines[0]
-    assert lines[1] == "[5/10] 1:0 seed 0  bits/byte: books 2.500  (0 s)"
+COMPLETE = {"outcome": Outcome.COMPLETE, "error": None, "valid_bits_per_byte": {"books": 2.5}}
+
+
+def test_a_log_has_a_line_at_start_and_end_and_one_now_and_then():
+    assert shown(terminal=False, **COMPLETE) == [
+        "[4/10] 1:0 seed 0 starts: 6 steps of 256 tokens",
+        # two steps of six in 40 s, and five trials and two thirds to go
+        "[4/10] 1:0 seed 0 step 2/6  loss 6.250 nats/token  2,000 tokens/s  left 11:20",
+        "[4/10] 1:0 seed 0  bits/byte: books 2.500  (0 s)",
+        "[5/10] waiting for 2 trial(s) of another worker",
+        "[5/10] waiting for 2 trial(s) of another worker",
+    ]
+
+
+def test_a_log_of_quick_trials_has_two_lines_each():
+    assert len(shown(terminal=False, slow=False, **COMPLETE)) == 2
 
 
 def test_a_terminal_shows_bars():
-    output = shown(terminal=True)
+    output = "".join(shown(terminal=True, **COMPLETE))
     assert "trials" in output
     assert "2,000 tokens/s" in output
+    assert "starts" not in output
 
 
-def test_a_failure_shows_its_last_line_and_counts_when_it_is_final():
-    failed = {"outcome": Outcome.FAILED, "error": "Traceback\nValueError: no"}
-    assert "[4/10] 1:0 seed 0  failed: ValueError: no" in shown(terminal=False, **failed)
-    assert "[5/10]" in shown(terminal=False, **failed, attempt=1)
-    assert "[5/10]" in shown(terminal=False, outcome=Outcome.DIVERGED)
+def test_a_failure_shows_its_last_line():
+    error = "Traceback\nValueError: no [1]\n\nthe last lines of log.txt:\nstep 1/2"
+    failed = {"outcome": Outcome.FAILED, "error": error}
+    assert "[4/10] 1:0 seed 0  failed: ValueError: no [1]" in shown(terminal=False, **failed)
+    nothing = {"outcome": Outcome.CRASHED, "error": None}
+    assert "[4/10] 1:0 seed 0  crashed: " in shown(terminal=False, **nothing)

@@ -1,5 +1,8 @@
 """Prepared steps of decoding against the model's own, for every kind of layer."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +10,11 @@ from torch import Tensor
 from hybrid import generate, steps
 from hybrid.graph_steps import GraphSteps
 from hybrid.model import build
-from hybrid.ops import CPU, REFERENCE
+from hybrid.ops import CPU, REFERENCE, reference
+from hybrid.ops.cpu import attention_step_kernels as kernels
+from hybrid.ops.cpu.lane_math import LOG2_E
+from hybrid.ops.cpu.lanes import LANES
+from hybrid.ops.cpu.run import run, whole
 from tests.models import SPECS, VOCAB
 
 PROMPT, MORE = 7, 9
@@ -58,6 +65,54 @@ def test_steps_in_bfloat16_are_near(name: str) -> None:
         _, cache = generate.prefill(model, ids_BT[:, :PROMPT])
         found = logits_of(steps.prepare(model, cache), ids_BT[:, PROMPT:])
     torch.testing.assert_close(found, whole, rtol=0.1, atol=0.05 * whole.abs().max().item())
+
+
+def attended(q_BHP: Tensor, memory: list[Any], low: int, high: int, piece: int) -> Tensor:
+    """Return what the kernels add to a stream of zeros, with the identity as projection."""
+    B, H, P = q_BHP.shape
+    q = np.zeros((B, H, whole(P)), np.float32)
+    q[:, :, :P] = q_BHP * float(LOG2_E) / P**0.5
+    pieces, stream = -(-(high - low) // piece), np.zeros((B, H * P), np.float32)
+    parts = np.full((B, pieces, H, whole(P) + LANES), np.nan, np.float32)
+    identity = np.eye(H * P, whole(H * P), dtype=np.float32)
+    run(kernels.attend_pieces, B * pieces, 1, q, *memory, low, high, piece, parts)
+    kernels.attention_end(stream, identity, P, parts)
+    return torch.from_numpy(stream).view(B, H, P)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("H", "K", "P"), [(4, 2, 32), (3, 1, 20), (2, 2, 16), (8, 2, 6)])
+def test_pieces_of_the_past_make_one_softmax(
+    H: int, K: int, P: int, batch: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where tokens end within lanes or fours, and what lies around them is not a number."""
+    draws = torch.Generator().manual_seed(4)
+    q_BHP = 3 * torch.randn(batch, H, P, generator=draws)
+    k, v = (torch.randn(batch, 75, K, P, generator=draws).to(dtype) for _ in range(2))
+    for low, high in [(0, 1), (0, 15), (0, 16), (3, 21), (0, 32), (7, 75)]:
+        hidden = torch.ones(75, dtype=torch.bool)
+        hidden[low:high] = False
+        memory = [steps._pages(x.masked_fill(hidden[:, None, None], float("nan"))) for x in (k, v)]
+        seen = (x[:, low:high].float() for x in (k, v))
+        whole_BHP = reference.attend(q_BHP[:, None], *seen, None)[:, 0]
+        found = attended(q_BHP, memory, low, high, 16)
+        torch.testing.assert_close(found, whole_BHP, rtol=1e-5, atol=1e-6)
+        with monkeypatch.context() as patch:
+            patch.setattr("hybrid.ops.cpu.run.INLINE", 0)
+            assert attended(q_BHP, memory, low, high, 16).equal(found)  # on several threads
+        torch.testing.assert_close(attended(q_BHP, memory, low, high, 64), found)
+
+
+@pytest.mark.parametrize("name", ["mixer-attention_rope", "mixer-attention_window_rope", "hybrid"])
+def test_steps_cross_pieces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PIECE", 16)
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(2, 70)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV[:, 30:]
+    _, cache = generate.prefill(model, ids_BT[:, :30])
+    found = logits_of(steps.prepare(model, cache), ids_BT[:, 30:])
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_other_ops_and_large_batches_take_the_models_own_steps() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybrid.ops import native, reference
-from hybrid.ops.cpu import conv, rows, scan
+from hybrid.ops.cpu import attend, conv, rows, scan
 
 Pair = tuple[Tensor, Tensor]
 
@@ -58,7 +58,7 @@ TORCH = Ops(
 CPU = Ops(
     name="cpu",
     devices=("cpu",),
-    attend=native.attend,
+    attend=attend.attend,
     conv=conv.conv,
     scan=scan.scan,
     norm=rows.norm,

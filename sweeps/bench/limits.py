@@ -20,7 +20,7 @@ from sweeps.bench.judge import Say
 from sweeps.bench.record import Origin, Status, origin
 from sweeps.bench.setting import Phase, Setting
 from sweeps.bench.weigh import Weighed, estimate_bytes, weigh
-from sweeps.trial.record import column
+from sweeps.trial.columns import column
 
 PREFIX = "limits-"
 PHASES = (Phase.TRAIN, Phase.DECODE)

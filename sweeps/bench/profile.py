@@ -21,7 +21,7 @@ from sweeps.bench.clock import Task
 from sweeps.bench.parts import OUTSIDE, part_of
 from sweeps.bench.record import Origin, origin
 from sweeps.bench.setting import Setting
-from sweeps.trial.record import column
+from sweeps.trial.columns import column
 
 PREFIX = "profile-"
 WARM_UP = 2  # steps: kernels compile, the optimiser allocates

@@ -4,7 +4,7 @@
     results/local/bench/profile-20260101T120000-1a2b3c4d.parquet    sweeps/bench/profile.py
     results/local/bench/limits-20260101T120000-1a2b3c4d.parquet     sweeps/bench/limits.py
 
-Files are written through sweeps/trial/record.py. What was not measured is null. A contender that is
+Files are written by sweeps/trial/parquet.py. What was not measured is null. A contender that is
 absent, fails or differs has a row that says so.
 """
 
@@ -22,8 +22,9 @@ import torch
 from hybrid import codec, cost
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial import provenance
+from sweeps.trial.columns import column, schema_of
 from sweeps.trial.device import machine_name
-from sweeps.trial.record import column, schema_of, write_new
+from sweeps.trial.parquet import write_new
 
 FOLDER = "bench"  # under results/local and results/published
 PEER_PACKAGES = ("transformers", "mambapy")

@@ -14,13 +14,9 @@ from hybrid.ops.cpu.lanes import (
     FLOATS,
     INTS,
     LANES,
-    element,
     fma,
     lanes,
-    load,
-    set_element,
     spread,
-    store,
 )
 
 LOG2_E = np.float32(1.4426950408889634)
@@ -179,20 +175,3 @@ def scratch(blocks):
     room = np.empty((blocks + 1) * LANES, np.float32)
     skip = -room.ctypes.data // 4 % LANES
     return room[skip : skip + blocks * LANES]
-
-
-@njit(nogil=True, inline="always")
-def load_first(array, start, count, room):
-    """Return `count` elements from `start` on, then zeros; `room` is scratch(1), overwritten."""
-    store(room, 0, ZERO)
-    for i in range(count):
-        room[i] = element(array, start + i)
-    return load(room, 0)
-
-
-@njit(nogil=True, inline="always")
-def store_first(array, start, count, value, room):
-    """Write the first `count` lanes; `room` is scratch(1), overwritten."""
-    store(room, 0, value)
-    for i in range(count):
-        set_element(array, start + i, room[i])

@@ -19,10 +19,12 @@ from types import FunctionType
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from hybrid.ops.cpu.team import on_team
 
 LANES = 16
 HERE = Path(__file__).parent
@@ -32,27 +34,27 @@ INTS = ir.VectorType(ir.IntType(32), LANES)
 SHORTS = ir.VectorType(ir.IntType(16), LANES)
 
 
-def _share(jobs, pieces, *rest):
-    for i in prange(pieces):
-        alone(jobs * i // pieces, jobs * (i + 1) // pieces, *rest)  # type: ignore[name-defined]  # noqa: F821
+def _share(entry, threads, jobs, pieces, *rest):
+    on_team(entry, threads, jobs, pieces, alone, rest)  # type: ignore[name-defined]  # noqa: F821
 
 
 class Kernel:
     """A compiled function of (first, last, *rest), or the like: called as it is by one thread.
 
-    `shared(jobs, pieces, *rest)` does the jobs 0 to jobs - 1 on numba's threads.
+    `shared(entry, threads, jobs, pieces, *rest)` does the jobs 0 to jobs - 1 on torch's threads
+    (`hybrid/ops/cpu/team.py`).
     """
 
     def __init__(self, function: Callable[..., None]):
         self.alone = njit(nogil=True, cache=True)(function)
         # A function of its own for each kernel, with the kernel among its globals: a closure would
         # be another function to numba's cache in every process.
-        share = FunctionType(_share.__code__, {"prange": prange, "alone": self.alone})
+        share = FunctionType(_share.__code__, {"on_team": on_team, "alone": self.alone})
         share.__module__, share.__qualname__ = (
             function.__module__,
             f"{function.__qualname__}_shared",
         )
-        self.shared = njit(nogil=True, parallel=True, cache=True)(share)
+        self.shared = njit(nogil=True, cache=True)(share)
 
     def __call__(self, *arguments: Any) -> None:
         self.alone(*arguments)
@@ -166,6 +168,60 @@ def store(typing: Any, array: Any, start: Any, value: Any) -> Any:
     return types.none(array, types.intp, value), emit
 
 
+def _masked(builder: Any, action: str, kind: Any, count: Any, given: list[Any]) -> Any:
+    """Call LLVM's masked load or store of `kind` for the first `count` lanes."""
+    places = ir.Constant(INTS, list(range(LANES)))
+    limit = builder.insert_element(
+        ir.Constant(INTS, ir.Undefined), builder.trunc(count, ir.IntType(32)), ir.IntType(32)(0)
+    )
+    limit = builder.shuffle_vector(limit, limit, ir.Constant(INTS, None))
+    mask = builder.icmp_signed("<", places, limit)
+    size = f"{'f' if kind == FLOATS else 'i'}{32 if kind == FLOATS else 16}"
+    name = f"llvm.masked.{action}.v{LANES}{size}.p0v{LANES}{size}"
+    align = ir.IntType(32)(4 if kind == FLOATS else 2)
+    pointer = kind.as_pointer()
+    if action == "load":
+        wanted = ir.FunctionType(kind, [pointer, align.type, mask.type, kind])
+        values = [*given, align, mask, ir.Constant(kind, None)]
+    else:
+        wanted = ir.FunctionType(ir.VoidType(), [kind, pointer, align.type, mask.type])
+        values = [*given, align, mask]
+    return builder.call(cgutils.get_or_insert_function(builder.module, wanted, name), values)
+
+
+@intrinsic
+def load_first(typing: Any, array: Any, start: Any, count: Any) -> Any:
+    """Return `count` elements from `start` on, bfloat16 or not, then zeros, as float32."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element(context, builder, sig.args[0], *args[:2])
+        kind = FLOATS if sig.args[0].dtype == types.float32 else SHORTS
+        found = _masked(
+            builder, "load", kind, args[2], [builder.bitcast(pointer, kind.as_pointer())]
+        )
+        if kind == FLOATS:
+            return found
+        bits = builder.shl(builder.zext(found, INTS), INTS([16] * LANES))
+        return builder.bitcast(bits, FLOATS)
+
+    return lanes(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_first(typing: Any, array: Any, start: Any, count: Any, value: Any) -> Any:
+    """Write the first `count` lanes."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _element(context, builder, sig.args[0], *args[:2])
+        kind = FLOATS if sig.args[0].dtype == types.float32 else SHORTS
+        vector = args[3] if kind == FLOATS else _rounded(builder, args[3])
+        given = [vector, builder.bitcast(pointer, kind.as_pointer())]
+        _masked(builder, "store", kind, args[2], given)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, lanes), emit
+
+
 def _rounded(builder: Any, vector: Any) -> Any:
     """Return the upper halves of float32 bits, rounded to nearest, ties to even; NaN stays NaN."""
     bits = builder.bitcast(vector, INTS)
@@ -205,17 +261,31 @@ def set_element(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.none(array, types.intp, types.float32), emit
 
 
+def _ask(context: Any, builder: Any, sig: Any, args: Any, locality: int) -> Any:
+    number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), byte)
+    builder.call(function, [pointer, number(0), number(locality), number(1)])
+    return context.get_dummy_value()
+
+
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
     """Ask for a cache line early; an index outside the array does no harm."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        pointer = builder.bitcast(_element(context, builder, sig.args[0], *args), byte)
-        builder.call(function, [pointer, number(0), number(3), number(1)])
-        return context.get_dummy_value()
+        return _ask(context, builder, sig, args, 3)
+
+    return types.none(array, types.intp), emit
+
+
+@intrinsic
+def prefetch_second(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for a cache line in the second cache, which has many more requests under way at once."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _ask(context, builder, sig, args, 2)
 
     return types.none(array, types.intp), emit
 
@@ -283,3 +353,20 @@ def total(typing: Any, value: Any) -> Any:
         return builder.extract_element(vector, ir.IntType(32)(0))
 
     return types.float32(lanes), emit
+
+
+@intrinsic
+def folded(typing: Any, x: Any, y: Any) -> Any:
+    """Return the sums of neighbouring lanes, those of x and then those of y.
+
+    Folding sixteen values in pairs, then the results, leaves the total of each in its lane.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        even, odd = (
+            builder.shuffle_vector(*args, INTS(list(range(first, 2 * LANES, 2))))
+            for first in (0, 1)
+        )
+        return builder.fadd(even, odd)
+
+    return lanes(lanes, lanes), emit

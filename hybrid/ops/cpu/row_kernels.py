@@ -1,7 +1,7 @@
 """RMSNorm, SiLU-and-multiply and cross entropy: each row of numbers by itself, in one pass or two.
 
-Rows have any length: whole blocks of lanes first, then what is left over through a block of its
-own. `x` and the like are flat, float32 or bfloat16, and row i begins at i times a stride.
+Rows have any length: whole blocks of lanes first, then what is left over in the first lanes of one
+more. `x` and the like are flat, float32 or bfloat16, and row i begins at i times a stride.
 """
 
 # mypy: disable-error-code="call-arg, var-annotated"
@@ -16,14 +16,22 @@ from hybrid.ops.cpu.lane_math import (
     filled,
     greatest,
     larger,
-    load_first,
     power_of_two,
-    scratch,
     sigmoid,
     silu_slope,
-    store_first,
 )
-from hybrid.ops.cpu.lanes import LANES, element, fma, kernel, load, set_element, store, total
+from hybrid.ops.cpu.lanes import (
+    LANES,
+    element,
+    fma,
+    kernel,
+    load,
+    load_first,
+    set_element,
+    store,
+    store_first,
+    total,
+)
 from hybrid.ops.reference import IGNORED
 
 
@@ -34,9 +42,9 @@ def scale_of(square, D, eps):
 
 
 @njit(nogil=True, inline="always")
-def squares(x, at, whole, left, room):
+def squares(x, at, whole, left):
     """Return the sum of squares of one row."""
-    acc = load_first(x, at + whole, left, room)
+    acc = load_first(x, at + whole, left)
     acc = acc * acc
     for e in range(0, whole, LANES):
         value = load(x, at + e)
@@ -47,17 +55,16 @@ def squares(x, at, whole, left, room):
 @kernel
 def norm_forward(first, last, D, eps, x, x_row, weight, y):
     """Normalise rows; a job is one row. `weight` is filled up to whole lanes."""
-    room = scratch(1)
     left = D % LANES
     whole = D - left
     for job in range(first, last):
         at, to = job * x_row, job * D
-        r = scale_of(squares(x, at, whole, left, room), D, eps)
+        r = scale_of(squares(x, at, whole, left), D, eps)
         for e in range(0, whole, LANES):
             store(y, to + e, load(x, at + e) * r * load(weight, e))
         if left:
-            value = load_first(x, at + whole, left, room) * r * load(weight, whole)
-            store_first(y, to + whole, left, value, room)
+            value = load_first(x, at + whole, left) * r * load(weight, whole)
+            store_first(y, to + whole, left, value)
 
 
 @kernel
@@ -66,7 +73,6 @@ def norm_backward(first, last, per_job, n, D, eps, x, x_row, weight, gy, gy_row,
 
     With r = 1 / rms: gx = r w gy - x r^3 mean(w gy x), and gw = sum of gy x r.
     """
-    room = scratch(1)
     left = D % LANES
     whole = D - left
     for job in range(first, last):
@@ -74,9 +80,9 @@ def norm_backward(first, last, per_job, n, D, eps, x, x_row, weight, gy, gy_row,
         sums = gweight[job]
         for row in range(job * per_job, min((job + 1) * per_job, n)):
             at, g_at, to = row * x_row, row * gy_row, row * D
-            r = scale_of(squares(x, at, whole, left, room), D, eps)
-            x_left = load_first(x, at + whole, left, room)
-            g_left = load_first(gy, g_at + whole, left, room)
+            r = scale_of(squares(x, at, whole, left), D, eps)
+            x_left = load_first(x, at + whole, left)
+            g_left = load_first(gy, g_at + whole, left)
             dot = x_left * g_left * load(weight, whole) if left else x_left
             for e in range(0, whole, LANES):
                 dot = fma(load(x, at + e) * load(weight, e), load(gy, g_at + e), dot)
@@ -88,13 +94,12 @@ def norm_backward(first, last, per_job, n, D, eps, x, x_row, weight, gy, gy_row,
             if left:
                 store(sums, whole, fma(x_left * r, g_left, load(sums, whole)))
                 value = fma(g_left * load(weight, whole), r, x_left * -pull)
-                store_first(gx, to + whole, left, value, room)
+                store_first(gx, to + whole, left, value)
 
 
 @kernel
 def silu_forward(first, last, width, x, x_row, y):
     """Multiply the SiLU of the first half of each row with the second; a job is one row."""
-    room = scratch(1)
     left = width % LANES
     whole = width - left
     for job in range(first, last):
@@ -103,15 +108,14 @@ def silu_forward(first, last, width, x, x_row, y):
             z = load(x, at + e)
             store(y, to + e, z * sigmoid(z) * load(x, at + width + e))
         if left:
-            z = load_first(x, at + whole, left, room)
-            up = load_first(x, at + width + whole, left, room)
-            store_first(y, to + whole, left, z * sigmoid(z) * up, room)
+            z = load_first(x, at + whole, left)
+            up = load_first(x, at + width + whole, left)
+            store_first(y, to + whole, left, z * sigmoid(z) * up)
 
 
 @kernel
 def silu_backward(first, last, width, x, x_row, gy, gy_row, gx):
     """Go back through `silu_forward`; a job is one row."""
-    room = scratch(1)
     left = width % LANES
     whole = width - left
     for job in range(first, last):
@@ -122,12 +126,12 @@ def silu_backward(first, last, width, x, x_row, gy, gy_row, gx):
             store(gx, to + e, g * up * silu_slope(z, s))
             store(gx, to + width + e, g * z * s)
         if left:
-            z = load_first(x, at + whole, left, room)
-            up = load_first(x, at + width + whole, left, room)
-            g = load_first(gy, g_at + whole, left, room)
+            z = load_first(x, at + whole, left)
+            up = load_first(x, at + width + whole, left)
+            g = load_first(gy, g_at + whole, left)
             s = sigmoid(z)
-            store_first(gx, to + whole, left, g * up * silu_slope(z, s), room)
-            store_first(gx, to + width + whole, left, g * z * s, room)
+            store_first(gx, to + whole, left, g * up * silu_slope(z, s))
+            store_first(gx, to + width + whole, left, g * z * s)
 
 
 @kernel

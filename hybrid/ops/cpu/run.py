@@ -3,9 +3,9 @@
 Small sums and fills are left to numpy: torch shares them out among its own threads, and on a busy
 machine (several trials on few cores) waits for the last of them far longer than they take.
 
-Jobs are shared out through numba's threads where it finds OpenMP or TBB. Its built-in layer must
-not be entered from two Python threads at once; where there is no other, threads of Python call the
-kernels, which release Python's lock. Handing over a call then takes longer than a small one runs.
+Jobs are shared out through torch's own OpenMP threads (`team.py`). Where torch has none that we can
+enter, threads of Python call the kernels, which release Python's lock; handing over a call then
+takes longer than a small one runs.
 """
 
 import os
@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import config, njit, prange
 from torch import Tensor
 
+from hybrid.ops.cpu import team
 from hybrid.ops.cpu.lanes import LANES, Kernel
 
 INLINE = 1 << 18  # multiplications under which a second thread costs about as much as it saves
@@ -43,36 +42,7 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 _pools: list[ThreadPoolExecutor] = []
-_layers: list[bool] = []  # whether numba's threads may be used; empty until asked
-
-
-def _forget() -> None:
-    """A child has none of its parent's threads, and OpenMP refuses to start some again."""
-    _pools.clear()
-    _layers[:] = [False] if _layers else []
-
-
-os.register_at_fork(after_in_child=_forget)
-
-
-@njit(parallel=True)
-def _touch(room):
-    for i in prange(len(room)):
-        room[i] = i
-
-
-def native_threads() -> bool:
-    """Return whether numba has threads that any thread of Python may use."""
-    if not _layers:
-        settings: Any = config
-        if settings.THREADING_LAYER == "default":
-            settings.THREADING_LAYER = "threadsafe"
-        try:
-            _touch(np.empty(2))
-            _layers.append(numba.threading_layer() != "workqueue")
-        except ValueError:  # numba: no threading layer could be loaded
-            _layers.append(False)
-    return _layers[0]
+os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -90,11 +60,9 @@ def run(kernel: Kernel, jobs: int, multiplications: int, *arguments: Any) -> Non
     threads = min(torch.get_num_threads(), jobs)
     if threads == 1 or multiplications < INLINE:
         kernel(0, jobs, *arguments)
-    elif native_threads():
-        settings: Any = config
-        threads = min(threads, settings.NUMBA_NUM_THREADS)
-        numba.set_num_threads(threads)
-        kernel.shared(jobs, threads, *arguments)
+    elif team.entry():
+        pieces = min(jobs, threads * PIECES_PER_THREAD)
+        kernel.shared(team.entry(), threads, jobs, pieces, *arguments)
     else:
         _run_in_pool(kernel, jobs, threads, arguments)
 
@@ -139,6 +107,8 @@ def flat(x: Tensor) -> Any:
         x = x.detach()
     if x.dtype is torch.bfloat16:
         x = x.view(torch.int16)
+    if x.is_contiguous():
+        return x.numpy().reshape(-1)
     if x.numel() == 0:
         return x.flatten().numpy()
     last = sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
@@ -166,6 +136,8 @@ def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, Any]
 
 def rows(x: Tensor) -> tuple[Any, int]:
     """Return (flat memory, elements from row to row) of a tensor as rows of its last extent."""
+    if x.is_contiguous():
+        return flat(x), x.shape[-1]
     if x.stride(-1) != 1 or any(
         x.stride(i) != x.stride(i + 1) * x.shape[i + 1] for i in range(x.dim() - 2)
     ):

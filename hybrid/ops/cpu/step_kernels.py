@@ -22,7 +22,7 @@ from hybrid.ops.cpu.lane_math import (
     sigmoid,
     softplus,
 )
-from hybrid.ops.cpu.lanes import LANES, element, fma, kernel, load, set_element, store, total
+from hybrid.ops.cpu.lanes import LANES, element, fma, kernel, load, store, total
 from hybrid.ops.cpu.row_kernels import scale_of
 
 
@@ -187,86 +187,6 @@ def mamba_step(
                 out = fma(state, element(dbc, R + N + n), out)
             store(y, e, out * gate * sigmoid(gate))
         add_times(out_proj, y, x, b, D)
-
-
-@njit(nogil=True)
-def turned(x, at, P, position, theta):
-    """Turn one head in place: pair (i, i + P/2) by position theta^(-2i/P)."""
-    for i in range(P // 2):
-        angle = np.float32(position) * np.float32(theta ** (-2.0 * i / P))
-        cos, sin = np.cos(angle), np.sin(angle)
-        first, second = x[at + i], x[at + i + P // 2]
-        x[at + i] = first * cos - second * sin
-        x[at + i + P // 2] = second * cos + first * sin
-
-
-@kernel
-def attention_begin(x, norm, eps, qkv, H, P, position, theta, keys, values, kept, q):
-    """Fill q (B, H P), turned where theta > 0, and append to keys and values (B, C, K, P)."""
-    B, D = x.shape
-    K = keys.shape[2]
-    v, out = room_for(D), room_for((H + 2 * K) * P)
-    for b in range(B):
-        normalised(x[b], 0, D, norm, eps, v)
-        times(qkv, 0, (H + 2 * K) * P, v, 0, out)
-        if theta > 0:
-            for head in range(H + K):
-                turned(out, head * P, P, position, theta)
-        q[b, : H * P] = out[: H * P]
-        at = (b * keys.shape[1] + kept) * K * P
-        for i in range(K * P):
-            set_element(keys, at + i, out[H * P + i])
-            set_element(values, at + i, out[(H + K) * P + i])
-
-
-# Inlined by numba itself, as in `conv_kernels.py`: a call would count references to its arrays,
-# atomically, for every key.
-@njit(nogil=True, inline="always")
-def dot(q, at_q, keys, at, P):
-    """Return the product of one query and one key."""
-    whole = P - P % LANES
-    sums = filled(ZERO)
-    for i in range(0, whole, LANES):
-        sums = fma(load(q, at_q + i), load(keys, at + i), sums)
-    found = total(sums)
-    for i in range(whole, P):
-        found += element(q, at_q + i) * element(keys, at + i)
-    return found
-
-
-@kernel
-def attend_heads(first, last, H, P, q, keys, values, low, high, y):
-    """Attend from one token to tokens low to high - 1; a job is one query head of one row."""
-    C, K = keys.shape[1:3]
-    score, whole = np.empty(high - low, np.float32), P - P % LANES
-    for job in range(first, last):
-        b, head = job // H, job % H
-        group, at_q = head // (H // K), b * q.shape[1] + head * P
-        scale = ONE / np.sqrt(np.float32(P))
-        for s in range(low, high):
-            score[s - low] = dot(q, at_q, keys, ((b * C + s) * K + group) * P, P) * scale
-        top, sum_ = score.max(), ZERO
-        for s in range(high - low):
-            score[s] = np.exp(score[s] - top)
-            sum_ += score[s]
-        for i in range(0, whole, LANES):
-            out = filled(ZERO)
-            for s in range(low, high):
-                value = load(values, ((b * C + s) * K + group) * P + i)
-                out = fma(value, score[s - low], out)
-            store(y, b * y.shape[1] + head * P + i, out * (ONE / sum_))
-        for i in range(whole, P):
-            found = ZERO
-            for s in range(low, high):
-                found += element(values, ((b * C + s) * K + group) * P + i) * score[s - low]
-            y[b, head * P + i] = found / sum_
-
-
-@kernel
-def attention_end(x, out_proj, y):
-    """Add the output projection of the heads' results."""
-    for b in range(len(x)):
-        add_times(out_proj, y[b], x, b, x.shape[1])
 
 
 @kernel
