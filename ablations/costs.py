@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablations import figures, rows
 from ablations.finding import SEEDS
-from ablations.ratio import SCALES
+from ablations.ratio import PAPER_7B, SCALES
 from ablations.tuned import Comparison
 from hybrid.law_grids import mamba_layers
 from hybrid.laws import judge
@@ -37,7 +37,7 @@ SWEEP = Sweep(
             valid_tokens=scale.batch * scale.tokens,
             contexts=CONTEXTS[name],
         )
-        for name, scale in SCALES.items()
+        for name, scale in {**SCALES, "paper": PAPER_7B}.items()
     },
     point=ratio.point,
     matched=ratio.MATCHED,

@@ -92,7 +92,7 @@ class Finding:
             parts=parts,
             n_seeds=min(len(c.sweep.seeds[scale]) for c in self.comparisons),
             runs=len(found) + sum(len(sweep.arms) for sweep in self.tunings(scale).values()),
-            notes=(*notes, *remarks),
+            notes=(*_smoke(scale), *notes, *remarks),
         )
 
     def _design_rows(self, trials: pd.DataFrame, scale: str) -> tuple[pd.DataFrame, list[str]]:
@@ -106,6 +106,10 @@ class Finding:
                 notes += _edges(chosen)
         together = pd.concat(found)
         return together, notes + _machines(together)
+
+
+def _smoke(scale: str) -> tuple[str, ...]:
+    return ("this scale shows that it runs, not what is true",) if scale == "smoke" else ()
 
 
 def _edges(chosen: dict[str, Chosen]) -> list[str]:

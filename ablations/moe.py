@@ -17,7 +17,7 @@ from ablations import figures, ratio, rows
 from ablations.evidence import better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import TABLE_7
-from ablations.ratio import RATES, SCALES, UNIT
+from ablations.ratio import PAPER_7B, RATES, SCALES, UNIT
 from ablations.tuned import MARGIN, Comparison, tested
 from ablations.verdict import Part
 from hybrid import cost
@@ -72,7 +72,7 @@ SIZES = {
     "smoke": Scale(shape=SCALES["smoke"], n_experts=4),
     "cpu": Scale(shape=SCALES["cpu"], n_experts=8),
     "gpu": Scale(shape=SCALES["gpu"], n_experts=16),
-    "paper": Scale(shape=SCALES["paper"], n_experts=16),
+    "paper": Scale(shape=PAPER_7B, n_experts=16),
 }
 
 # One rate fewer than for the ratio: experts train at half the speed on a CPU.

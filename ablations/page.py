@@ -50,7 +50,7 @@ def _said(verdict: Verdict | None) -> str:
 
 
 def _section(finding: Finding, verdicts: dict[str, Verdict | None]) -> str:
-    claim = finding.claim
+    claim, full = finding.claim, price.price(finding, "paper")
     text = (
         f"\n## {finding.name}\n\n"
         f"{claim.sentence}\n\n"
@@ -59,7 +59,8 @@ def _section(finding: Finding, verdicts: dict[str, Verdict | None]) -> str:
         f"- Smallest effect that matters: {claim.matters.value:g} {claim.matters.unit}; "
         f"{claim.matters.why}. Fixed in commit {finding.fixed_by}.\n"
         f"- Matched: {_matched(finding)}.\n"
-        f"- At the published size it would be {price.price(finding, 'paper').text}.\n"
+        f"- At the published size it would be {full.text}: at least {full.device_hours:,.2g} hours "
+        f"of one {price.DEVICE}, at its peak.\n"
     )
     return text + "".join(_scale(finding, scale, verdict) for scale, verdict in verdicts.items())
 

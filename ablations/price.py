@@ -37,7 +37,7 @@ class Price:
         size = low if low == high else f"{low} to {high}"
         return (
             f"{self.runs} runs of {size} parameters, {count_text(self.tokens)} tokens, "
-            f"{self.flops:.2g} FLOPs, at least {self.device_hours:,.2g} hours of one {DEVICE}"
+            f"{self.flops:.2g} FLOPs"
         )
 
 

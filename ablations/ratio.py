@@ -82,6 +82,11 @@ SCALES: dict[str, ratio.Scale] = {
         contexts=(4096,),
     ),
 }
+# As Tables 5 and 7 have it, 7B parameters and 50B tokens: the released model's layers, with MLPs
+# that make up the size.
+PAPER_7B = replace(
+    SCALES["paper"], width=4096, hidden=8704, blocks=4, heads=32, kv_heads=8, steps=11_921
+)
 RATES: Mapping[str, Rates] = {
     "smoke": Rates(grid=(2e-3, 4e-3), margin=MARGIN),
     "cpu": Rates(grid=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), margin=MARGIN),

@@ -1,4 +1,4 @@
-"""Made-up records of a finding's design: every run of it, paired seeds, a little noise, no effect."""
+"""Made-up records of a finding's design: every run, paired seeds, a little noise, no effect."""
 
 from collections.abc import Iterator
 from typing import Any
