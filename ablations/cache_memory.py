@@ -151,7 +151,7 @@ FINDING = Finding(
     comparisons=(COMPARISON,),
     parts=parts,
     imagine=imagine,
-    fixed_by="",
+    fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
 )
 LAW = Finding(
     name="memory_law",
@@ -159,5 +159,5 @@ LAW = Finding(
     comparisons=(COMPARISON,),
     parts=law_parts,
     imagine=imagine_law,
-    fixed_by="",
+    fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
 )

@@ -196,5 +196,5 @@ FINDING = Finding(
     parts=parts,
     imagine=imagine,
     remarks=remarks,
-    fixed_by="",
+    fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
 )

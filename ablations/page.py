@@ -57,7 +57,7 @@ def _section(finding: Finding, verdicts: dict[str, Verdict | None]) -> str:
         f"- Source: {claim.source.name} ({claim.source.setting}).\n"
         f"- Refuted by {claim.refuted_by}.\n"
         f"- Smallest effect that matters: {claim.matters.value:g} {claim.matters.unit}; "
-        f"{claim.matters.why}. Fixed in commit {finding.fixed_by}.\n"
+        f"{claim.matters.why}. Fixed in commit {finding.fixed_by[:12]}.\n"
         f"- Matched: {_matched(finding)}.\n"
         f"- At the published size it would be {full.text}: at least {full.device_hours:,.2g} hours "
         f"of one {price.DEVICE}, at its peak.\n"

@@ -120,7 +120,7 @@ FINDING = Finding(
     comparisons=(COMPARISON,),
     parts=parts,
     imagine=imagine,
-    fixed_by="",
+    fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
 )
 LAW = Finding(
     name="throughput_law",
@@ -128,5 +128,5 @@ LAW = Finding(
     comparisons=(COMPARISON,),
     parts=law_parts,
     imagine=imagine_law,
-    fixed_by="",
+    fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
 )

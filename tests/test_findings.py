@@ -266,6 +266,21 @@ def test_a_verdict_is_shown_with_interval_and_paper():
     assert re.search(r"1:7 gains over attention, % of bits per byte \| 1.89 \| 5.\d+ \| \[", text)
 
 
+@pytest.mark.parametrize(
+    "command",
+    re.findall(r"^python -m ablations *(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.M),
+)
+def test_every_command_of_the_readme_is_understood(command: str, tmp_path, monkeypatch):
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(run, "run", lambda finding, scale, *_: asked.append((finding.name, scale)))
+    monkeypatch.chdir(tmp_path)  # no records: `run` and `judge` end by saying what to run first
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == (2 if command else 0)
+    if command:
+        assert "run `python -m ablations run" in " ".join(result.stderr.split())
+    assert asked == ([("ratio", "cpu")] if command.startswith("run") else [])
+
+
 def test_the_command_line_lists_and_says_what_is_missing(tmp_path):
     shown = CliRunner().invoke(app, ["list", "--results", str(tmp_path)])
     assert shown.exit_code == 0
