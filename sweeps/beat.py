@@ -92,7 +92,9 @@ class Beat:
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        # The first beat comes before the trial, so that a worker that dies is known by its process.
+        if self._beat(0):
+            self._thread.start()
         return self
 
     def __exit__(
@@ -105,21 +107,24 @@ class Beat:
         self._done.set()
 
     def _run(self) -> None:
-        count = 0
-        while not self._done.is_set():
-            try:
-                self._storage.set_trial_user_attr(self._trial_id, BEAT, self._sign(count))
-            except UpdateFinishedTrialError:
-                self.lost = not self._done.is_set()
-                return
-            except Exception as error:  # whatever a storage does, the next beat is due
-                if not self._done.is_set():
-                    log.warning("trial %d: a heartbeat failed: %s", self._number, error)
+        count = 1
+        while not self._done.wait(self.every_s) and self._beat(count):
             count += 1
-            self._done.wait(self.every_s)
         # SQLAlchemy's connection of this thread goes back to the pool.
         with suppress(Exception):
             self._storage.remove_session()
+
+    def _beat(self, count: int) -> bool:
+        """Write the counter; return whether the next beat is due, whatever became of this one."""
+        try:
+            self._storage.set_trial_user_attr(self._trial_id, BEAT, self._sign(count))
+        except UpdateFinishedTrialError:
+            self.lost = not self._done.is_set()
+            return False
+        except Exception as error:
+            if not self._done.is_set():
+                log.warning("trial %d: a heartbeat failed: %s", self._number, error)
+        return True
 
     def _sign(self, count: int) -> dict[str, Any]:
         place = self._place

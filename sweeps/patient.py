@@ -24,15 +24,17 @@ from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import exc
+from sqlalchemy import exc, text
 
 PATIENCE_SECONDS = 600.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
+WAITING = "sweeps:waiting"  # system attribute of a study: ids of the first trials that wait
+WAITING_AT_ONCE = 2_000
 TOKEN = "sweeps:made_by_call"  # system attribute of a trial: which call made it
 # What libpq says when waiting will not help; everything else of its kind passes with time.
 REFUSALS = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf")
@@ -142,8 +144,19 @@ def reason(error: BaseException) -> str:
     while inner.__cause__ is not None:
         inner = inner.__cause__
     details = getattr(inner, "details", None)
-    text = details() if callable(details) else str(getattr(inner, "orig", inner))
-    return (str(text).strip() or type(inner).__name__).splitlines()[0]
+    said = details() if callable(details) else getattr(inner, "orig", inner)
+    return (str(said).strip() or type(inner).__name__).splitlines()[0]
+
+
+def first_waiting(database: RDBStorage, study_id: int) -> list[int]:
+    """Return the ids of the first trials that wait, in order; empty only if none waits."""
+    query = text(
+        "SELECT trial_id FROM trials WHERE study_id = :study_id AND state = 'WAITING' "
+        "ORDER BY trial_id LIMIT :most"
+    )
+    with database.engine.connect() as connection:
+        found = connection.execute(query, {"study_id": study_id, "most": WAITING_AT_ONCE})
+        return [row.trial_id for row in found]
 
 
 class SharedReads:
@@ -179,12 +192,15 @@ class SharedReads:
 class PatientStorage(BaseStorage):
     """Any storage, with each call made as `patience` says.
 
-    >>> storage = PatientStorage(optuna.storages.get_storage(url), Patience(shown(url)))
+    `database` is what `inner` caches, where that is a database of ours. It is asked for the trials
+    that wait, which travel as a system attribute of the study that nobody has written: so they
+    reach a worker through Optuna's proxy too, whose own calls return all trials or one.
     """
 
-    def __init__(self, inner: BaseStorage, patience: Patience):
+    def __init__(self, inner: BaseStorage, patience: Patience, database: RDBStorage | None = None):
         self.inner = inner
         self.patience = patience
+        self.database = database
         self._reads = SharedReads()
 
     # Studies
@@ -220,7 +236,11 @@ class PatientStorage(BaseStorage):
         return self.patience(lambda: self.inner.get_study_user_attrs(study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self.patience(lambda: self.inner.get_study_system_attrs(study_id))
+        found = self.patience(lambda: self.inner.get_study_system_attrs(study_id))
+        database = self.database
+        if database is None:
+            return found
+        return {**found, WAITING: self.patience(lambda: first_waiting(database, study_id))}
 
     def get_all_studies(self) -> list[FrozenStudy]:
         return self.patience(lambda: self.inner.get_all_studies())
@@ -269,18 +289,12 @@ class PatientStorage(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        def set_param() -> None:
-            self.inner.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-
-        def known_or_read() -> None:
-            try:
-                set_param()
-            except KeyError:  # Optuna's cache, in a proxy begun since the trial was: it must read
-                for study in self.inner.get_all_studies():
-                    self.inner.get_all_trials(study._study_id, deepcopy=False)
-                set_param()
-
-        self.patience(known_or_read)
+        # Not through Optuna's cache, which knows only trials it has read itself: a proxy that was
+        # begun after the trial has read none.
+        setter = self.inner if self.database is None else self.database
+        self.patience(
+            lambda: setter.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        )
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float

@@ -2,8 +2,9 @@
 
 Optuna's `Study.ask` reads every unfinished trial and then claims the first that is still free. When
 a thousand workers ask, each of those reads is large and each goes down the same list, so the last
-one fails 999 times. This one keeps the list it has read, and looks further away the more often it
-comes too late: a worker that is alone takes the trials in the order of the design.
+one fails 999 times. This one reads only which trials wait, keeps that list for the next claims, and
+looks further away in it the more often it comes too late: a worker that is alone takes the trials
+in the order of the design.
 """
 
 import random
@@ -12,6 +13,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import TrialState
+
+from sweeps.patient import WAITING
 
 TRIES = 12  # so often too late, and the list is read again
 
@@ -50,5 +53,9 @@ class Queue:
             return False
 
     def _read(self) -> list[int]:
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        study = self._study
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        if WAITING in attributes:
+            return attributes[WAITING]
+        trials = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return [trial._trial_id for trial in trials]

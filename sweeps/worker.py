@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps import studies
-from sweeps.beat import Beat, Watchman
+from sweeps.beat import GRACE_SECONDS, Beat, Watchman
 from sweeps.jobs import Terms
 from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.process import run_in_process
@@ -61,10 +61,11 @@ class Worker:
     plan: Plan
     ledger: Ledger
     terms: Terms
+    grace_s: float = GRACE_SECONDS  # how long another's trial may be silent
 
     def work(self, watcher: Watcher) -> None:
         """Run what is left of the plan, then return; trials of other workers are waited for."""
-        queue, watchman = Queue(self.study), Watchman(self.study)
+        queue, watchman = Queue(self.study), Watchman(self.study, self.grace_s)
         while True:
             for trial in watchman.stale():
                 self._enqueue_again(trial)

@@ -266,7 +266,7 @@ def chaos(folder: Path, turns: int, seed: int) -> None:
 
 
 def test_kill_9_while_compacting_writing_and_reading(tmp_path):
-    chaos(tmp_path, turns=2, seed=0)
+    chaos(tmp_path, turns=1, seed=0)
 
 
 @pytest.mark.slow

@@ -17,7 +17,19 @@ from sweeps.storage import open_storage
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
-from tests.workers import FILE, PLACES, At, Killer, Notes, curves, finished, in_process, job, worker
+from tests.workers import (
+    FILE,
+    PLACES,
+    At,
+    Killer,
+    Notes,
+    curves,
+    finished,
+    forget_study,
+    in_process,
+    job,
+    worker,
+)
 
 SEEN: dict[str, pd.DataFrame] = {}
 
@@ -33,12 +45,12 @@ def undisturbed(tmp_path_factory, source) -> pd.DataFrame:
 
 
 MOMENTS = [
-    At("started", 1),
-    At("event", 1),
     At("event", 4),
     At("recorded", 1),
-    At("recorded", 3),
-    At("told", 2),
+    *(
+        pytest.param(when, marks=pytest.mark.slow)
+        for when in (At("started", 1), At("event", 1), At("recorded", 3), At("told", 2))
+    ),
 ]
 
 
@@ -52,6 +64,7 @@ def test_a_worker_killed_at_a_moment_loses_and_doubles_nothing(tmp_path, source,
     pd.testing.assert_frame_equal(curves(made), undisturbed)
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random_moments_lose_and_double_nothing(tmp_path, source, undisturbed):
     made, draws = job(tmp_path, source), random.Random(0)
     for _ in range(6):
@@ -75,6 +88,7 @@ def test_two_workers_share_a_study(tmp_path, source, undisturbed):
     pd.testing.assert_frame_equal(curves(made), undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
     command = [
         *(sys.executable, "-m", "sweeps", "run", FILE, "--scale", "many", "--device", "cpu"),
@@ -114,7 +128,7 @@ def test_a_run_that_fails_the_same_way_twice_is_left(tmp_path):
 def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     made = job(tmp_path, source)
     finished(made)
-    (made.records / "study.sqlite3").unlink()
+    forget_study(made)
     assert len(finished(made)) == PLACES
 
 
@@ -134,15 +148,14 @@ def test_the_database_goes_away_and_comes_back(tmp_path, source, postgres, undis
     pd.testing.assert_frame_equal(curves(made), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_place_that_kills_its_workers_is_given_up(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(workers, "DEATHS", 2)
+    monkeypatch.setattr(workers, "DEATHS", 1)
     made = job(tmp_path, source)
-    for _ in range(2):
-        process = in_process(made, when=At("event", 1))
-        process.join()
-    notes = Notes()
-    worker(made).work(notes)
-    crashed = [r for r in records.read(made.records) if r.outcome is Outcome.CRASHED]
-    assert {(r.arm, r.seed) for r in crashed} == {("h", 0)}
-    assert "2 workers or more died" in crashed[0].error
-    assert len([r for r in notes.records if r.outcome is Outcome.COMPLETE]) == PLACES - 1
+    in_process(made, when=At("event", 1)).join()
+    worker(made).work(Notes())
+    found = records.read(made.records)
+    crashed = [r for r in found if r.outcome is Outcome.CRASHED]
+    assert [(r.arm, r.seed, r.attempt) for r in crashed] == [("h", 0, 0), ("h", 0, 1)]
+    assert "1 workers or more died" in crashed[0].error
+    assert len([r for r in found if r.outcome is Outcome.COMPLETE]) == PLACES - 1

@@ -6,7 +6,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
@@ -178,29 +180,37 @@ def test_a_trial_over_its_memory_limit_is_ended(tmp_path):
     assert record.error.splitlines()[-1].startswith("holding")
 
 
-def test_a_trial_killed_by_the_kernel_ran_out_of_memory(tmp_path, source):
-    """The kernel really does it: the trial is moved into a control group too small for it."""
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with 64 MiB of memory, for processes that are moved into it."""
     group = MEMORY_GROUPS / f"hybrid-test-{uuid4().hex[:8]}"
     try:
         group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(64 << 20))
     except OSError as error:
         pytest.skip(f"no control group of memory can be made here: {error}")
+    yield group
+    while (group / "cgroup.procs").read_text():
+        time.sleep(0.05)
+    group.rmdir()
+
+
+def test_a_trial_killed_by_the_kernel_ran_out_of_memory(tmp_path, small_group):
     before = kernel_kills()
 
-    def starve(event: Event) -> None:
-        if event.step == 1:
-            (group / "memory.limit_in_bytes").write_text(str(16 << 20))
-            (group / "cgroup.procs").write_text(str(trial_processes()[0].pid))
+    def starve() -> None:
+        while not any("holding" in x.read_text() for x in tmp_path.glob("runs/*/log.txt")):
+            time.sleep(0.02)
+        (small_group / "cgroup.procs").write_text(str(trial_processes()[0].pid))
 
-    point = point_of(source, steps=2000, batch=256, tokens=64)
-    try:
-        record = run_in_process(point, LABEL, HERE, tmp_path, starve)
-    finally:
-        time.sleep(0.1)
-        group.rmdir()
+    threading.Thread(target=starve, daemon=True).start()
+    limits = Limits(seconds=60)
+    point = point_of(Harm(fault="allocate"))
+    record = run_in_process(point, LABEL, HERE, tmp_path, nothing, limits=limits)
     assert kernel_kills() > before
     assert record.outcome is Outcome.OUT_OF_MEMORY
-    assert "the kernel ended the trial's process for want of memory, after step" in record.error
+    assert "the kernel ended the trial's process for want of memory, before" in record.error
+    assert record.error.splitlines()[-1].startswith("holding")
 
 
 def test_a_diverging_trial_says_where_and_is_settled(tmp_path, source):

@@ -14,7 +14,7 @@ from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Precision
 from sweeps.trial.record import Label, Ledger, Outcome
 from tests import tiny_sweep
-from tests.workers import Notes, job, worker
+from tests.workers import Notes, forget_study, job, worker
 
 
 def test_a_sweep_runs_every_point_once_and_a_second_call_nothing(tmp_path, source):
@@ -36,7 +36,7 @@ def test_a_sweep_runs_every_point_once_and_a_second_call_nothing(tmp_path, sourc
 def test_a_longer_plan_keeps_what_a_shorter_one_did(tmp_path, source):
     short = job(tmp_path, source)
     worker(short).work(Notes())
-    (short.records / "study.sqlite3").unlink()
+    forget_study(short)
     other = worker(short)
     assert studies.settled_places(other.study, other.plan) == set(other.plan.places())
     assert len(Ledger(short.records).records()) == 4

@@ -25,6 +25,7 @@ from tests import tiny_sweep
 
 FILE = str(Path(tiny_sweep.__file__))
 PLACES = 4
+GRACE_SECONDS = 4.0
 EVERY_STEP = Terms(checkpoint_seconds=0)
 
 
@@ -46,7 +47,13 @@ def worker(made: Job, url: str = "") -> Worker:
     study = studies.open_study(studies.study_name("tiny", plan), storage, plan)
     jobs.attach(study, made)
     studies.restore(study, plan, ledger)
-    return Worker(study=study, plan=plan, ledger=ledger, terms=made.terms)
+    return Worker(study=study, plan=plan, ledger=ledger, terms=made.terms, grace_s=GRACE_SECONDS)
+
+
+def forget_study(made: Job) -> None:
+    """Remove the study's files: the database and what SQLite keeps beside it."""
+    for path in made.records.glob("study.sqlite3*"):
+        path.unlink()
 
 
 class Killer:
