@@ -23,6 +23,7 @@ from sweeps.sweep import Sweep
 from tests import made_up
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 WITHIN = 0.0101  # of the largest arm, total parameters
 
 every_finding = pytest.mark.parametrize("finding", catalog.FINDINGS, ids=lambda f: f.name)
@@ -268,7 +269,7 @@ def test_a_verdict_is_shown_with_interval_and_paper():
 
 @pytest.mark.parametrize(
     "command",
-    re.findall(r"^python -m ablations *(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.M),
+    re.findall(r"^python -m ablations *([^#\n]*?) *(?:#.*)?$", README, re.MULTILINE),
 )
 def test_every_command_of_the_readme_is_understood(command: str, tmp_path, monkeypatch):
     asked: list[tuple[str, str]] = []
