@@ -39,7 +39,7 @@ CHANNEL = [
 
 def open_storage(
     url: str, *, patience_s: float = PATIENCE_SECONDS, connections: int = 5
-) -> BaseStorage:
+) -> PatientStorage:
     """Return the storage at `url`; it waits up to `patience_s` when the database is away.
 
     `connections` is how many threads may talk to a PostgreSQL server at once. ValueError for a URL
