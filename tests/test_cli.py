@@ -107,11 +107,12 @@ def test_generated_pages_are_current(monkeypatch):
 
 def test_the_map_of_the_readme_names_every_module():
     map_of_files = README[README.index("## Map") :]
-    for path in [*(ROOT / "hybrid").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]:
+    rooms = [ROOT / name for name in ("hybrid", "sweeps", "ablations", "benchmarks")]
+    for path in [path for room in rooms for path in room.glob("*.py")]:
         if not path.name.startswith("__"):
             assert path.name in map_of_files, f"{path.name} is missing in the README's map"
     for name in re.findall(r"\b(\w+\.py)\b", map_of_files):
-        assert list(ROOT.glob(f"hybrid/**/{name}")) or list(ROOT.glob(f"sweeps/**/{name}")), name
+        assert any(list(room.rglob(name)) for room in rooms), name
 
 
 @pytest.mark.slow
