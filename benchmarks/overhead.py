@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead          (three to four minutes on two cores)
 
-Text, tokens and kernels are in their caches before the clock starts, as after any earlier sweep. The
+Text, tokens and kernels are in their caches before the clock starts, as after any sweep. The
 trials are those of the ratio sweep's `cpu` models, each trained for a few seconds. What is counted
 as training is the sum of the steps' own seconds; everything else is overhead: processes, building,
 held-out loss, speeds, records, the study.
