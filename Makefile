@@ -41,6 +41,7 @@ chaos: $(BIN)/.installed-dev
 docs: $(BIN)/.installed-dev
 	$(BIN)/python -m sweeps docs
 	$(BIN)/python -m hybrid docs
+	$(BIN)/python -m ablations report
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

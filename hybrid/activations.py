@@ -12,7 +12,7 @@ stream, norms, routers, scans and convolutions are in fp32.
 
 from typing import assert_never
 
-from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, MoE
+from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mamba2, Mixer, ModelSpec, MoE
 
 FP32_BYTES = 4
 INDEX_BYTES = 8
@@ -20,6 +20,7 @@ INDEX_BYTES = 8
 # processor on a CPU, enough to keep a GPU busy.
 PIECE_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
 SCAN_CHUNK = 32  # tokens between two states that the scan keeps: CHUNK of hybrid/ops/cpu/scan.py
+SSD_CHUNK = 64  # the same of Mamba-2 on a CPU: CHUNK of hybrid/ops/ssd.py
 
 
 def piece_tokens(vocab: int, device: str) -> int:
@@ -48,14 +49,30 @@ def passing_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) ->
     Less what that layer has already given up; the roughest of the counts here.
     """
     D = spec.width
-    widths = [
-        max(_passing_mixer(x.mixer, D), _passing_feed_forward(x.feed_forward, D))
+    each = [
+        max(
+            _passing_mixer(x.mixer, D, tokens, itemsize),
+            itemsize * tokens * _passing_feed_forward(x.feed_forward, D),
+        )
         for x in spec.layers
     ]
-    return itemsize * batch * tokens * max(widths)
+    return batch * max(each)
 
 
-def _passing_mixer(mixer: Mixer, D: int) -> int:
+def _passing_mixer(mixer: Mixer, D: int, T: int, itemsize: int) -> int:
+    """Return bytes for each sequence."""
+    match mixer:
+        case Mamba2(d_state=N, groups=G):
+            E, convolved, H = mixer.projected(D)
+            # In the recurrence, a norm and a gate have given up more than has come back so far.
+            inside = 2 * G * N - (E if mixer.gated_norm else 0)
+            chunk = _backward_by_chunk(mixer, D, T, itemsize)
+            return max(itemsize * T * (2 * E + convolved + H), itemsize * T * inside + chunk)
+        case _:
+            return itemsize * T * _passing_width(mixer, D)
+
+
+def _passing_width(mixer: Attention | Mamba, D: int) -> int:
     match mixer:
         case Attention(positions=positions):
             return 2 * D if positions is None else 3 * D
@@ -88,7 +105,8 @@ def working_bytes(spec: ModelSpec, *, batch: int, tokens: int, itemsize: int) ->
     for layer in spec.layers:
         # The stream, normalised, and the mixer's result; the feed-forward's caller holds what came
         # before the mixer, too.
-        mixing = (FP32_BYTES + 2 * itemsize) * D + _held_by_mixer(layer.mixer, D, itemsize)
+        held = _held_by_mixer(layer.mixer, D, tokens, itemsize)
+        mixing = (FP32_BYTES + 2 * itemsize) * D + held
         fed = _held_by_feed_forward(layer.feed_forward, D, itemsize)
         feeding = (2 * FP32_BYTES + itemsize) * D + fed
         widest = max(widest, mixing, feeding)
@@ -101,6 +119,8 @@ def _saved_by_mixer(mixer: Mixer, D: int, B: int, T: int, itemsize: int) -> int:
             return _saved_by_attention(mixer, D, B, T, itemsize)
         case Mamba():
             return _saved_by_mamba(mixer, D, B, T, itemsize)
+        case Mamba2():
+            return _saved_by_mamba2(mixer, D, B, T, itemsize)
         case _:
             assert_never(mixer)
 
@@ -127,6 +147,17 @@ def _saved_by_mamba(mixer: Mamba, D: int, B: int, T: int, itemsize: int) -> int:
     return B * (T * itemsize * per_token + states) + 2 * FP32_BYTES * E * N
 
 
+def _saved_by_mamba2(mixer: Mamba2, D: int, B: int, T: int, itemsize: int) -> int:
+    E, convolved, H = mixer.projected(D)
+    # Its input; what is projected; x, B and C convolved; y, SiLU of the gate, and their product.
+    per_token = D + (E + convolved + H) + convolved + 3 * E
+    if mixer.gated_norm:
+        per_token += E
+    steps = FP32_BYTES * 3 * H  # dt before softplus and after, and the logarithm of the decay
+    states = FP32_BYTES * E * -(-T // SSD_CHUNK) * mixer.d_state
+    return B * (T * (itemsize * per_token + steps) + states)
+
+
 def _saved_by_feed_forward(feed_forward: FeedForward, D: int, itemsize: int) -> int:
     """Return bytes for each token."""
     match feed_forward:
@@ -139,7 +170,7 @@ def _saved_by_feed_forward(feed_forward: FeedForward, D: int, itemsize: int) -> 
             assert_never(feed_forward)
 
 
-def _held_by_mixer(mixer: Mixer, D: int, itemsize: int) -> int:
+def _held_by_mixer(mixer: Mixer, D: int, T: int, itemsize: int) -> int:
     """Return bytes for each token."""
     match mixer:
         case Attention(heads=H, kv_heads=K, positions=positions):
@@ -150,8 +181,49 @@ def _held_by_mixer(mixer: Mixer, D: int, itemsize: int) -> int:
             # In the scan: u and the gate, u convolved, dt, and y; dt, b and c, and normalised.
             E, R = expand * D, mixer.rank(D)
             return itemsize * (5 * E + (1 + inner_norm) * (R + 2 * N))
+        case Mamba2():
+            # What is projected; x, B and C convolved; y and dt; and a chunk's own in the
+            # recurrence, or after it two more of y's size on the way through the gate. The mixer's
+            # result, which the caller counts, is not there yet.
+            E, convolved, H = mixer.projected(D)
+            chunk = _forward_by_chunk(mixer, D, T, itemsize) // T
+            always = itemsize * (2 * E + 2 * convolved + H) + FP32_BYTES * 2 * H
+            return always + max(chunk, 2 * itemsize * E) - itemsize * D
         case _:
             assert_never(mixer)
+
+
+def _forward_by_chunk(mixer: Mamba2, D: int, T: int, itemsize: int) -> int:
+    """Return bytes for each sequence, those of one chunk of Mamba-2's recurrence."""
+    E, _, H = mixer.projected(D)
+    Q, cast = min(T, SSD_CHUNK), itemsize if itemsize < FP32_BYTES else 0
+    wider = FP32_BYTES if cast else 0
+    state = FP32_BYTES * E * mixer.d_state
+    before = state + cast * E * mixer.d_state
+    weights = Q * max(H * Q * (FP32_BYTES + cast), (H * Q + E) * itemsize)
+    reading = Q * E * (FP32_BYTES + itemsize + wider)  # y, and what the state before adds to it
+    writing = Q * E * FP32_BYTES + before + state
+    made = Q * _made_by_chunk(mixer, D, Q, itemsize)
+    return made + before + max(weights, reading, writing)
+
+
+def _backward_by_chunk(mixer: Mamba2, D: int, T: int, itemsize: int) -> int:
+    """Return bytes for each sequence, those of one chunk of the recurrence's backward pass."""
+    E, _, H = mixer.projected(D)
+    Q, wider = min(T, SSD_CHUNK), FP32_BYTES if itemsize < FP32_BYTES else 0
+    pulled = E * (itemsize + wider)
+    decays = 3 * FP32_BYTES * H * Q  # in float32 and in float64
+    products = E * (2 * itemsize + 5 * FP32_BYTES)
+    states = 4 * FP32_BYTES * E * mixer.d_state
+    made = _made_by_chunk(mixer, D, Q, itemsize)
+    return Q * (made + pulled) + max(Q * decays, Q * products + states)
+
+
+def _made_by_chunk(mixer: Mamba2, D: int, Q: int, itemsize: int) -> int:
+    """Return bytes for each token of a chunk: u and two drives, decays and scores."""
+    E, _, H = mixer.projected(D)
+    wider = FP32_BYTES if itemsize < FP32_BYTES else 0
+    return E * (2 * itemsize + wider) + H * Q * FP32_BYTES + mixer.groups * Q * itemsize
 
 
 def _held_by_feed_forward(feed_forward: FeedForward | None, D: int, itemsize: int) -> int:

@@ -10,7 +10,17 @@ from enum import StrEnum
 from typing import assert_never
 
 from hybrid.activations import FP32_BYTES, passing_bytes, piece_tokens, saved_bytes
-from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, MoE
+from hybrid.spec import (
+    MLP,
+    Attention,
+    FeedForward,
+    Mamba,
+    Mamba2,
+    Mixer,
+    ModelSpec,
+    MoE,
+    StateSpace,
+)
 
 
 class Weights(StrEnum):
@@ -36,7 +46,7 @@ class ParamParts:
     embedding: int
     unembedding: int
     attention: int
-    mamba: int  # its inner norms included
+    mamba: int  # of either kind, their inner norms included
     mlp: int
     router: int
     experts: int
@@ -63,7 +73,7 @@ def param_parts(spec: ModelSpec) -> ParamParts:
         embedding=spec.vocab * D,
         unembedding=0 if spec.tied else spec.vocab * D,
         attention=sum(mixer_params(x, D) for x in mixers if isinstance(x, Attention)),
-        mamba=sum(mixer_params(x, D) for x in mixers if isinstance(x, Mamba)),
+        mamba=sum(mixer_params(x, D) for x in mixers if isinstance(x, StateSpace)),
         mlp=sum(feed_forward_params(x, D) for x in feed_forwards if isinstance(x, MLP)),
         router=routers,
         experts=sum(feed_forward_params(moe, D) for moe in moes) - routers,
@@ -87,6 +97,11 @@ def mixer_params(mixer: Mixer, D: int) -> int:
             conv = 0 if W is None else E * (W + 1)
             norms = R + 2 * N if inner_norm else 0
             return 2 * D * E + conv + E * (R + 2 * N) + norms + R * E + E + E * N + E + E * D
+        case Mamba2(d_conv=W, gated_norm=gated_norm):
+            E, convolved, H = mixer.projected(D)
+            conv = 0 if W is None else convolved * (W + 1)
+            norm = E if gated_norm else 0
+            return D * (E + convolved + H) + conv + 3 * H + norm + E * D
         case _:
             assert_never(mixer)
 
@@ -155,6 +170,10 @@ def _mixer_cache(mixer: Mixer, D: int, tokens: int, itemsize: int) -> CacheBytes
         case Mamba(d_state=N, d_conv=W, expand=expand):
             channel, tail = FP32_BYTES * expand * D, 0 if W is None else W - 1
             return CacheBytes(kv=0, ssm=channel * N, conv=channel * tail)
+        case Mamba2(d_state=N, d_conv=W):
+            E, convolved, _ = mixer.projected(D)
+            tail = 0 if W is None else W - 1
+            return CacheBytes(kv=0, ssm=FP32_BYTES * E * N, conv=FP32_BYTES * convolved * tail)
         case _:
             assert_never(mixer)
 
@@ -217,6 +236,8 @@ def _mamba_products(mixer: Mixer, D: int) -> int:
         case Mamba(d_state=N, expand=expand):
             E, R = expand * D, mixer.rank(D)
             return 3 * D * E + E * (R + 2 * N) + R * E
+        case Mamba2():
+            return D * sum(mixer.projected(D)) + mixer.expand * D * D
         case _:
             return 0
 

@@ -7,7 +7,9 @@ residual sums, each a few operations for each value of a tensor that a product m
 
 The scan counts every operation of `reference.recurrence`, an exponential as one: for each channel
 and state dt*a, exp, decay*h, drive*b, their sum, h*c and its sum; for each channel dt*u, d*u and a
-sum. Its softplus and its gate are activations.
+sum. Its softplus and its gate are activations. That of Mamba-2 counts `reference.head_recurrence`
+in the same way, with dt*a and exp once for each head; the form in matrix products that runs does
+more, the more tokens a chunk has.
 
     forward_flops(spec, tokens=4096)             # one sequence, in training
     forward_flops(spec, tokens=1, seen=4096)     # one step of decoding
@@ -17,10 +19,12 @@ from collections import Counter
 from dataclasses import astuple, dataclass
 from typing import assert_never
 
-from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mixer, ModelSpec, MoE, require
+from hybrid.spec import MLP, Attention, FeedForward, Mamba, Mamba2, Mixer, ModelSpec, MoE, require
 
 SCAN_PER_STATE = 7
 SCAN_PER_CHANNEL = 3
+SSD_PER_STATE = 5
+SSD_PER_HEAD = 2
 TRAINING_PASSES = 3  # forward, and twice that backward: by the input and by the weights
 
 
@@ -104,6 +108,13 @@ def _mixer(mixer: Mixer, D: int, T: int, seen: int) -> Flops:
                 mamba_projections=2 * T * (3 * D * E + E * (R + 2 * N) + R * E),
                 conv=0 if W is None else 2 * T * E * W,
                 scan=T * E * (SCAN_PER_STATE * N + SCAN_PER_CHANNEL),
+            )
+        case Mamba2(d_state=N, d_conv=W):
+            E, convolved, heads = mixer.projected(D)
+            return Flops(
+                mamba_projections=2 * T * D * (E + convolved + heads + E),
+                conv=0 if W is None else 2 * T * convolved * W,
+                scan=T * (E * (SSD_PER_STATE * N + SCAN_PER_CHANNEL) + SSD_PER_HEAD * heads),
             )
         case _:
             assert_never(mixer)

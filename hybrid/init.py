@@ -3,7 +3,8 @@
 Matrices: normal with standard deviation 0.02, those that write into the residual stream divided by
 the square root of the number of residual additions (GPT-2 report, section 2.3; mamba-ssm's
 `_init_weights`). Mamba: as its reference code, arXiv 2312.00752 section 3.6 and mamba-ssm's
-`mamba_simple.py`; several re-implementations lost the bias of dt, hence `DtInit`.
+`mamba_simple.py`; several re-implementations lost the bias of dt, hence `DtInit`. Mamba-2: as
+mamba-ssm's `mamba2.py`, where a is uniform in -[A_HIGH, A_LOW].
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from hybrid.spec import DtInit, ModelSpec
 
 STD = 0.02
 DT_LOW, DT_HIGH, DT_FLOOR = 1e-3, 1e-1, 1e-4
+A_LOW, A_HIGH = 1.0, 16.0
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]  # (a float32 CPU tensor to fill, draws) -> it
 Put = Callable[[Tensor, Tensor], Any]
@@ -62,6 +64,11 @@ def a_log(empty_EN: Tensor, _draws: torch.Generator) -> Tensor:
     return torch.arange(1, N + 1, dtype=torch.float32).log().repeat(E, 1)
 
 
+def a_log_uniform(empty_H: Tensor, draws: torch.Generator) -> Tensor:
+    """Return log(-a) for a uniform in -[A_HIGH, A_LOW]."""
+    return empty_H.uniform_(A_LOW, A_HIGH, generator=draws).log_()
+
+
 def dt_bias_log_uniform(empty_E: Tensor, draws: torch.Generator) -> Tensor:
     """Return biases whose softplus is log-uniform in [DT_LOW, DT_HIGH]."""
     low, high = math.log(DT_LOW), math.log(DT_HIGH)
@@ -77,20 +84,35 @@ def attention(_module: layers.Attention, out_std: float) -> dict[str, Rule]:
     return {"qkv.weight": normal(STD), "out.weight": normal(out_std)}
 
 
-def mamba(module: layers.Mamba, out_std: float) -> dict[str, Rule]:
-    R = module.dt_proj.in_features
-    dt_bias = {
+def dt_bias(start: DtInit, *, inputs: int) -> Rule:
+    """Return the rule for the bias of dt, which a projection with that many inputs makes."""
+    rules = {
         DtInit.LOG_UNIFORM: dt_bias_log_uniform,
         DtInit.ZERO: zeros,
-        DtInit.TORCH_LINEAR: uniform(R**-0.5),
+        DtInit.TORCH_LINEAR: uniform(inputs**-0.5),
     }
+    return rules[start]
+
+
+def mamba(module: layers.Mamba, out_std: float) -> dict[str, Rule]:
+    R = module.dt_proj.in_features
     return {
         "in_proj.weight": normal(STD),
         "x_proj.weight": normal(STD),
         "dt_proj.weight": uniform(R**-0.5),
-        "dt_bias_E": dt_bias[module.config.dt_init],
+        "dt_bias_E": dt_bias(module.config.dt_init, inputs=R),
         "a_log_EN": a_log,
         "d_E": ones,
+        "out_proj.weight": normal(out_std),
+    }
+
+
+def mamba2(module: layers.Mamba2, out_std: float) -> dict[str, Rule]:
+    return {
+        "in_proj.weight": normal(STD),
+        "dt_bias_H": dt_bias(module.config.dt_init, inputs=module.in_proj.in_features),
+        "a_log_H": a_log_uniform,
+        "d_H": ones,
         "out_proj.weight": normal(out_std),
     }
 
@@ -116,6 +138,7 @@ def norm(_module: RMSNorm, _out_std: float) -> dict[str, Rule]:
 RULES: dict[type, Callable[[Any, float], dict[str, Rule]]] = {
     layers.Attention: attention,
     layers.Mamba: mamba,
+    layers.Mamba2: mamba2,
     ShortConv: short_conv,
     layers.MLP: mlp,
     layers.MoE: moe,

@@ -16,6 +16,7 @@ from hybrid.spec import (
     Mixer,
     ModelSpec,
     MoE,
+    StateSpace,
     require,
     require_positive,
 )
@@ -30,7 +31,7 @@ def jamba(
     l: int,  # noqa: E741 - the paper's letter
     ratio: tuple[int, int],
     attention: Attention,
-    mamba: Mamba | None = None,
+    mamba: StateSpace | None = None,
     attention_offset: int | None = None,
     moe: MoE | None = None,
     e: int = 2,
@@ -39,11 +40,12 @@ def jamba(
 ) -> ModelSpec:
     """Return `blocks` Jamba blocks of `l` layers with attention:Mamba `ratio` (a, m).
 
-    `hidden` is the width of the dense MLPs. Without `moe` every feed-forward is dense; with it,
-    0-based layers i with i % e == moe_offset are mixtures of experts. `attention_offset` is the
-    0-based place of the (first) attention layer in each group of a+m layers; None puts it at
-    (a+m)//2, which is the released model's 4 of 8. Raises ValueError, naming field and value, for a
-    ratio that does not fit `l`, an offset outside its period, or e below 1.
+    `hidden` is the width of the dense MLPs, `mamba` None the default Mamba-1. Without `moe` every
+    feed-forward is dense; with it, 0-based layers i with i % e == moe_offset are mixtures of
+    experts. `attention_offset` is the 0-based place of the (first) attention layer in each group of
+    a+m layers; None puts it at (a+m)//2, which is the released model's 4 of 8. Raises ValueError,
+    naming field and value, for a ratio that does not fit `l`, an offset outside its period, or e
+    below 1.
     """
     mamba = Mamba() if mamba is None else mamba
     require_positive("jamba", blocks=blocks, l=l, e=e)

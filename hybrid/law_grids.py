@@ -15,7 +15,7 @@ from hybrid.jamba import jamba
 from hybrid.laws import Verdict, judge, least_cost, memory_share, moe_cost, throughput_share
 from hybrid.memory import KV_BYTES, serving_bytes
 from hybrid.roofline import decode_bound
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE
+from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, StateSpace
 
 WIDTH, HIDDEN, VOCAB, BLOCKS, BLOCK = 4096, 14_336, 65_536, 4, 8
 ATTENTION = Attention(heads=32, kv_heads=8)
@@ -117,7 +117,7 @@ def _expert_params(spec: ModelSpec) -> float:
 
 
 def mamba_layers(spec: ModelSpec) -> int:
-    return sum(isinstance(layer.mixer, Mamba) for layer in spec.layers)
+    return sum(isinstance(layer.mixer, StateSpace) for layer in spec.layers)
 
 
 def mamba_verdicts(device: Device | None = None) -> list[Verdict]:

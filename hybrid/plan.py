@@ -18,7 +18,7 @@ from hybrid.flops import forward_flops
 from hybrid.jamba import jamba
 from hybrid.memory import KV_BYTES, ServingBytes, serving_bytes
 from hybrid.roofline import decode_bound
-from hybrid.spec import MLP, Attention, Mamba, ModelSpec, MoE, require
+from hybrid.spec import MLP, Attention, Mamba, ModelSpec, MoE, StateSpace, require
 
 RATIOS = ((1, 0), (1, 1), (1, 3), (1, 7), (1, 15), (0, 1))
 PERIODS = (1, 2, 4)  # e
@@ -145,7 +145,7 @@ def members(base: ModelSpec, budget: Budget, device: Device) -> list[Member]:
     """
     depth = len(base.layers)
     attention = next((x.mixer for x in base.layers if isinstance(x.mixer, Attention)), None)
-    mamba = next((x.mixer for x in base.layers if isinstance(x.mixer, Mamba)), Mamba())
+    mamba = next((x.mixer for x in base.layers if isinstance(x.mixer, StateSpace)), Mamba())
     found = [x.feed_forward for x in base.layers if x.feed_forward is not None]
     require(attention is not None, "plan: the base model has no attention layer to take heads from")
     require(len(found) > 0, "plan: the base model has no feed-forward to take a width from")

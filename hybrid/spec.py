@@ -100,6 +100,42 @@ class Mamba:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mamba2:
+    """Mamba-2 (arXiv 2405.21060): heads with one decay each; groups of heads share B and C."""
+
+    d_state: int = 128
+    d_conv: int | None = 4  # width of the short convolution over x, B and C; None leaves it out
+    expand: int = 2
+    head_width: int = 64
+    groups: int = 1
+    gated_norm: bool = True  # RMSNorm of each group after the gate, before the output projection
+    dt_init: DtInit = DtInit.LOG_UNIFORM
+
+    def __post_init__(self):
+        require_positive(
+            "Mamba2",
+            d_state=self.d_state,
+            d_conv=self.d_conv,
+            expand=self.expand,
+            head_width=self.head_width,
+            groups=self.groups,
+        )
+        require(
+            isinstance(self.dt_init, DtInit),
+            f"Mamba2: dt_init={self.dt_init!r} must be one of {', '.join(map(str, DtInit))}",
+        )
+
+    def heads(self, width: int) -> int:
+        """Return H, the number of heads in a model of that width."""
+        return self.expand * width // self.head_width
+
+    def projected(self, width: int) -> tuple[int, int, int]:
+        """Return the widths of what the input projection makes: gate; x, B and C; dt."""
+        E = self.expand * width
+        return E, E + 2 * self.groups * self.d_state, self.heads(width)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MLP:
     """SwiGLU: down(silu(gate(x)) * up(x)), without biases (arXiv 2002.05202)."""
 
@@ -126,7 +162,8 @@ class MoE:
         )
 
 
-Mixer = Attention | Mamba
+StateSpace = Mamba | Mamba2
+Mixer = Attention | StateSpace
 FeedForward = MLP | MoE
 
 
@@ -140,7 +177,7 @@ class Layer:
     def __post_init__(self):
         require(
             isinstance(self.mixer, Mixer),
-            f"Layer: mixer={self.mixer!r} must be an Attention or a Mamba",
+            f"Layer: mixer={self.mixer!r} must be an Attention, a Mamba or a Mamba2",
         )
         require(
             self.feed_forward is None or isinstance(self.feed_forward, FeedForward),
@@ -170,9 +207,9 @@ class ModelSpec:
 
     @property
     def ratio(self) -> str:
-        """Attention to Mamba layers in lowest terms: "1:7", or "1:0" and "0:1" for pure models."""
+        """Attention to Mamba layers (1 or 2) in lowest terms: "1:7"; "1:0" and "0:1" if pure."""
         kinds = Counter(type(layer.mixer) for layer in self.layers)
-        a, m = kinds[Attention], kinds[Mamba]
+        a, m = kinds[Attention], kinds[Mamba] + kinds[Mamba2]
         divisor = gcd(a, m)
         return f"{a // divisor}:{m // divisor}"
 
@@ -198,4 +235,16 @@ def _check_fit(layer: Layer, width: int, where: str) -> None:
                 positions is None or (width // heads) % 2 == 0,
                 f"{where}.mixer: Rope rotates pairs, so the head width "
                 f"{width // heads} (width={width} / heads={heads}) must be even",
+            )
+        case Mamba2(expand=expand, head_width=P, groups=groups):
+            E = expand * width
+            require(
+                E % P == 0,
+                f"{where}.mixer: head_width={P} must divide the inner width {E} "
+                f"(expand={expand} x width={width})",
+            )
+            require(
+                E // P % groups == 0,
+                f"{where}.mixer: groups={groups} must divide the {E // P} heads "
+                f"(inner width {E} / head_width={P})",
             )

@@ -3,8 +3,9 @@
 `Steps` is whoever can take a step; `prepare` chooses. `EagerSteps` runs the model as ever.
 `CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel, or three, of
 `step_kernels.py` and `attention_step_kernels.py` in `hybrid/ops/cpu`. It is for few sequences and
-small layers on a CPU, where calling the ordinary operations takes longer than what they compute.
-`GraphSteps`, in `graph_steps.py`, is for CUDA. The tests hold one against the other.
+small layers on a CPU, where calling the ordinary operations takes longer than what they compute;
+Mamba-2, for which there is no such kernel yet, takes its layer's own step. `GraphSteps`, in
+`graph_steps.py`, is for CUDA. The tests hold one against the other.
 """
 
 import math
@@ -156,7 +157,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Any:
     """Return an array that starts with a cache line.
 
     From numpy, which asks for large pages where there is much to hold; torch does not, and on small
-    ones a long cache is read far more slowly.
+    ones a long cache is read more slowly.
     """
     count = math.prod(shape) * dtype.itemsize
     room = np.empty(count + LINE, np.uint8)
@@ -201,6 +202,21 @@ def _mamba(
     return part
 
 
+def _mamba2(
+    mixer: layers.Mamba2, norm: Any, state: MambaState | None, _batch: int, dtype: torch.dtype
+) -> Part:
+    """Take the layer's own step: there is no kernel for it yet."""
+
+    def part(x: Any, _seen: int) -> None:
+        nonlocal state
+        x_BD = torch.from_numpy(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            y_B1D, state = mixer(norm(x_BD[:, None]), state)
+        x_BD += y_B1D[:, 0]
+
+    return part
+
+
 def _mlp(feed_forward: layers.MLP, norm: Any, dtype: torch.dtype) -> Part:
     gate_up, down = feed_forward.gate_up.weight, feed_forward.down.weight
     weights = (_norm(norm), norm.eps, _matrix(gate_up, dtype), _matrix(down, dtype))
@@ -227,7 +243,11 @@ def _moe(feed_forward: layers.MoE, norm: Any, dtype: torch.dtype) -> Part:
     return part
 
 
-MIXERS: dict[type, Callable[..., Part]] = {layers.Attention: _attention, layers.Mamba: _mamba}
+MIXERS: dict[type, Callable[..., Part]] = {
+    layers.Attention: _attention,
+    layers.Mamba: _mamba,
+    layers.Mamba2: _mamba2,
+}
 FEED_FORWARDS: dict[type, Callable[..., Part]] = {layers.MLP: _mlp, layers.MoE: _moe}
 
 

@@ -14,7 +14,7 @@ from hybrid import ops as backends
 from hybrid.units import parse_memory
 from sweeps import catalog, compact, docs, exchange, execute, report, results, status_report, table
 from sweeps.bench import cli as bench_cli
-from sweeps.jobs import Job, Terms, resolved
+from sweeps.jobs import Job, Terms
 from sweeps.process import Limits
 from sweeps.proxy import serve
 from sweeps.sweep import Sweep
@@ -283,7 +283,7 @@ def _job(
         sweep=str(Path(name).resolve()) if name.endswith(".py") else name,
         scale=scale,
         source=source,
-        engine=resolved(Engine(device=device, ops=ops, compile=compiled)),
+        engine=Engine(device=device, ops=ops, compile=compiled),
         folder=str((results_folder / f"{catalog.find(name).name}{suffix}").resolve()),
     )
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     every finished trial recorded, and the same call goes on from there. Raises ValueError for an
     unknown sweep, scale or engine.
     """
+    job = replace(job, engine=jobs.resolved(job.engine))
     plan = job.plan()
     url = storage or studies.sqlite_url(job.records)
     study = prepare(job, plan, open_storage(url), console)
@@ -153,6 +155,7 @@ def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
 
 def rebuild(job: Job, *, storage: str, console: Console) -> None:
     """Make the study anew from the records alone; trials that were running are forgotten."""
+    job = replace(job, engine=jobs.resolved(job.engine))
     plan, ledger = job.plan(), Ledger(job.records)
     opened = open_storage(storage or studies.sqlite_url(job.records))
     name = studies.study_name(job.records.name, plan)

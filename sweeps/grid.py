@@ -29,6 +29,9 @@ class Grid:
 
     directions: ClassVar[tuple[Direction, ...]] = ("minimize",)
 
+    def __post_init__(self):
+        self.sweep.require_scale(self.scale)
+
     @property
     def name(self) -> str:
         return self.sweep.name

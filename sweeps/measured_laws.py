@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybrid import codec
 from hybrid.laws import Verdict, judge, memory_share, moe_cost, throughput_share
-from hybrid.spec import Mamba, ModelSpec
+from hybrid.spec import ModelSpec, StateSpace
 from sweeps import moe_grid, results
 
 HEAD = """# The seed's formulas against measurements
@@ -123,7 +123,7 @@ def _by_arm(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _mamba_layers(spec_json: str) -> int:
     spec = codec.loads(ModelSpec, spec_json)
-    return sum(isinstance(layer.mixer, Mamba) for layer in spec.layers)
+    return sum(isinstance(layer.mixer, StateSpace) for layer in spec.layers)
 
 
 def _verdict(

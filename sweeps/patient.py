@@ -17,6 +17,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future
@@ -38,6 +39,7 @@ WAITING_AT_ONCE = 2_000
 TOKEN = "sweeps:made_by_call"  # system attribute of a trial: which call made it
 # What libpq says when waiting will not help; everything else of its kind passes with time.
 REFUSALS = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf")
+AWAY = "has not answered for"  # a proxy passes on what its exception says, not of which class it is
 SQLITE_PASSES = ("locked", "busy", "full", "disk I/O error")
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def _is_broken_call(error: BaseException) -> bool:
     if not (callable(code) and callable(details)):
         return False  # gRPC's errors have no common class that says so without importing it
     name = getattr(code(), "name", "")
-    return name in ("UNAVAILABLE", "CANCELLED") or StorageAway.__name__ in str(details())
+    return name in ("UNAVAILABLE", "CANCELLED") or AWAY in str(details())
 
 
 def pauses() -> Iterator[float]:
@@ -91,6 +93,11 @@ class Patience:
         self.patience_s = patience_s
         self._lock = threading.Lock()
         self._away = False
+        self._over = threading.Event()
+
+    def end(self) -> None:
+        """Let no call wait from now on: those that do fail at once."""
+        self._over.set()
 
     def __call__(
         self,
@@ -101,20 +108,20 @@ class Patience:
         """Return call(), or after a failure that passes again(); StorageAway when time is up."""
         start = time.monotonic()
         attempt = call
-        for pause in pauses():
+        for failures, pause in enumerate(pauses()):
             try:
                 answer = attempt()
             except Exception as error:
                 if not passes(error):
                     raise
                 waited = time.monotonic() - start
-                if waited + pause > self.patience_s:
+                if waited + pause > self.patience_s or self._over.is_set():
                     raise StorageAway(
-                        f"the storage {self.name} has not answered for {waited:.0f} s: "
-                        f"{reason(error)}"
+                        f"the storage {self.name} {AWAY} {waited:.0f} s: {reason(error)}"
                     ) from error
-                self._say_away(error)
-                time.sleep(pause)
+                if failures:  # the first is often only a connection that was cut while idle
+                    self._say_away(error)
+                self._over.wait(pause)
                 attempt = again or call
             else:
                 self._say_back(time.monotonic() - start)
@@ -202,6 +209,8 @@ class PatientStorage(BaseStorage):
         self.patience = patience
         self.database = database
         self._reads = SharedReads()
+        if database is not None:  # else connections would be collected while open, with a warning
+            weakref.finalize(self, database.engine.dispose)
 
     # Studies
 

@@ -44,11 +44,21 @@ POLL_SECONDS = 0.1  # between two looks at a process that has limits
 # milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
 # made a step seven times slower (docs/log.md); waiting less costs nothing measurable when idle.
 SPIN_COUNT = "3000"
-# GNU's C library cuts torch's aligned memory a few bytes larger than asked and keeps the rest apart
-# for small requests. A tensor's memory, once free, is then too short for the next tensor of its
-# size, and the heap grows by two thirds beyond what is alive (docs/log.md). Without those shelves
-# for small pieces, pieces are joined again. Other C libraries do not read this.
-HEAP = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+# GNU's C library cuts torch's aligned memory a little larger than asked and keeps the rest for
+# small requests. A tensor's memory, once free, is then too short for the next tensor of its size,
+# and the heap grows far beyond what is alive (docs/log.md). Without those shelves for small pieces
+# they are joined again; the thresholds are those that the library comes to by itself, but for the
+# last: freed memory at the end of the heap would be given back and asked for again in every layer.
+# Other C libraries do not read this.
+HEAP = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "tcache_count": 0,
+        "mxfast": 0,
+        "mmap_threshold": 32 << 20,
+        "trim_threshold": 256 << 20,
+    }.items()
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ def serve(
     except RuntimeError as error:  # gRPC's way to say that the port is taken
         raise OSError(f"the proxy cannot listen on {host}:{port}: {error}") from None
     finally:
+        opened.patience.end()  # calls that wait for the database would keep the process
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -6,7 +6,8 @@ Mamba mixer is larger than one attention mixer, so the width of the MLPs makes u
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 from hybrid import cost
 from hybrid.fit import fit
@@ -36,7 +37,7 @@ class Scale:
     steps: int
     batch: int
     tokens: int
-    lr: Mapping[str, float]  # of each arm, tuned by sweeps/ratio_lr.py
+    lr: Mapping[str, float] = field(hash=False)  # of each arm, tuned by sweeps/ratio_lr.py
     valid_tokens: int
     contexts: tuple[int, ...]
 
@@ -102,6 +103,7 @@ def spec_of(ratio: tuple[int, int], hidden: int, scale: Scale) -> ModelSpec:
     )
 
 
+@cache  # seeds share it
 def matched_spec(arm: str, scale: Scale) -> ModelSpec:
     """Return the arm's model, as large as that of MATCHED_TO within 1% of total parameters."""
     target = cost.params(spec_of(parse_ratio(MATCHED_TO), scale.hidden, scale))

@@ -65,10 +65,12 @@ class Replays:
         except Refused as refusal:
             trial.set_user_attr(REFUSED, str(refusal))
             return Replayed(kind=Ended.REFUSED, trial=trial.frozen(TrialState.PRUNED))
-        except TrialPruned:
+        except TrialPruned as reason:
+            trial.set_user_attr(OUTCOME, str(reason))
             return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.PRUNED))
         except NotComplete as failure:
             if failure.settled:
+                trial.set_user_attr(OUTCOME, outcome_of(failure.record))
                 return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.PRUNED))
             return Replayed(kind=Ended.GIVEN_UP)
         except (Missing, Unknown):
@@ -150,6 +152,12 @@ def decided(
     if record.outcome is not Outcome.COMPLETE:
         raise NotComplete(record)
     return record
+
+
+def outcome_of(record: Record) -> str:
+    """Return how a run ended, with the first line of why."""
+    why = (record.error or "").strip().splitlines()
+    return f"{record.outcome}: {why[0]}" if why else str(record.outcome)
 
 
 def speeds_of(record: Record) -> Speeds:

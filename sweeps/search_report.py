@@ -50,7 +50,7 @@ def as_rich(hunt: Hunt, study: Study) -> Table:
     params = list(dict.fromkeys(name for t in study.trials for name in t.params))
     table = Table(title=f"{hunt.search.question} (scale {hunt.scale})")
     for heading in ("trial", *params, *names, "how it ended"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
     best = {t.number for t in study.best_trials}
     for trial in ordered(study, hunt)[:MOST_ROWS]:
         mark = "*" if trial.number in best else ""
@@ -129,6 +129,8 @@ def _style() -> Iterator[None]:
     """Draw in our style; Optuna calls its matplotlib figures experimental at every call."""
     with warnings.catch_warnings(), mpl.rc_context(STYLE):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # A parameter that had one value in all trials.
+        warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
         yield
 
 

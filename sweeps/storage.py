@@ -39,7 +39,7 @@ CHANNEL = [
 
 def open_storage(
     url: str, *, patience_s: float = PATIENCE_SECONDS, connections: int = 5
-) -> BaseStorage:
+) -> PatientStorage:
     """Return the storage at `url`; it waits up to `patience_s` when the database is away.
 
     `connections` is how many threads may talk to a PostgreSQL server at once. ValueError for a URL
@@ -96,8 +96,8 @@ def _sqlite(parsed: URL) -> RDBStorage:
     # Optuna claims a trial by reading its state and then writing it. SQLite has no row locks, and
     # Python's driver begins a transaction at the first write, so two workers could both read
     # "waiting". Locking at the beginning makes a claim atomic.
-    # A commit in a write-ahead log waits for no disk: a killed process loses nothing, a power cut at
-    # most the last changes and never the file; and what is lost here, the records still hold.
+    # A commit in a write-ahead log waits for no disk: a killed process loses nothing, a power cut
+    # at most the last changes and never the file; and what is lost here, the records still hold.
     def by_hand(connection: Any, _: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")

@@ -41,10 +41,7 @@ class Sweep:
 
         Raises ValueError for a scale that the sweep does not have.
         """
-        if scale not in self.scales:
-            raise ValueError(
-                f"sweep {self.name!r} has no scale {scale!r}; it has {', '.join(self.scales)}"
-            )
+        self.require_scale(scale)
         found = []
         for seed in self.seeds[scale]:
             for arm in self.arms:
@@ -54,6 +51,13 @@ class Sweep:
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )
         return found
+
+    def require_scale(self, scale: str) -> None:
+        """Raise ValueError for a scale that the sweep does not have."""
+        if scale not in self.scales:
+            raise ValueError(
+                f"sweep {self.name!r} has no scale {scale!r}; it has {', '.join(self.scales)}"
+            )
 
     @property
     def varies(self) -> str:

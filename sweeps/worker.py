@@ -27,6 +27,7 @@ from sweeps.replay import (
     curves,
     decided,
     is_open,
+    outcome_of,
 )
 from sweeps.search import OverBudget
 from sweeps.sweep import Point
@@ -105,7 +106,7 @@ class Worker:
             if studies.refusals(self.study, place) < studies.REFUSALS:
                 studies.enqueue(self.study, place, {})
         except NotComplete as failure:
-            outcome = str(failure.record.outcome)
+            outcome = outcome_of(failure.record)
             if failure.settled:
                 self._end(trial, TrialState.PRUNED, outcome)
             else:

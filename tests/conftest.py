@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,14 +42,14 @@ def postgres() -> Iterator[services.Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def database(postgres: services.Postgres) -> str:
-    """The URL of a new, empty database."""
-    return postgres.new_database(f"test-{uuid.uuid4().hex}")
+    """The URL of the session's own database; tests differ in the names of their studies."""
+    return postgres.new_database("shared")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def proxy(database: str) -> Iterator[services.Proxy]:
-    """A proxy before a new, empty database."""
+    """A proxy before `database`; a test that stops it starts it again."""
     with services.Proxy(database) as running:
         yield running

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hybrid.spec import MLP, Attention, DtInit, Layer, Mamba, ModelSpec, MoE, Rope, stack
+from hybrid.spec import MLP, Attention, DtInit, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope, stack
 
 VOCAB = 32
 WIDTH = 16
@@ -15,6 +15,11 @@ MIXERS = {
     "mamba": Mamba(d_state=4),
     "mamba_plain": Mamba(d_state=3, inner_norm=False, d_conv=2, expand=1, dt_rank=3),
     "mamba_no_conv": Mamba(d_state=4, d_conv=None, dt_init=DtInit.ZERO),
+    "mamba2": Mamba2(d_state=4, head_width=8),
+    "mamba2_groups": Mamba2(d_state=3, head_width=4, groups=2, d_conv=2, expand=1),
+    "mamba2_plain": Mamba2(
+        d_state=4, head_width=16, d_conv=None, gated_norm=False, dt_init=DtInit.ZERO
+    ),
 }
 FEED_FORWARDS = {
     "none": None,

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from sweeps import __main__ as cli
 from sweeps import docs
+from sweeps.jobs import Job
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 
 ROOT = Path(__file__).parents[1]
@@ -18,10 +19,16 @@ COMMANDS = re.findall(r"^python -m sweeps (.*?)(?:\s+#.*)?$", README, flags=re.M
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[dict]:
+def asked(monkeypatch) -> list[Job]:
     """What `run` would have executed, in place of executing it."""
-    calls: list[dict] = []
-    monkeypatch.setattr(cli, "execute", lambda sweep, **rest: calls.append({"sweep": sweep} | rest))
+    calls: list[Job] = []
+
+    def take(job: Job, **rest) -> None:
+        job.plan()  # which refuses what is not there
+        calls.append(job)
+
+    for name in ("execute", "rebuild"):
+        monkeypatch.setattr(cli.execute, name, take)
     monkeypatch.chdir(ROOT)
     return calls
 
@@ -31,7 +38,10 @@ def invoke(command: str):
 
 
 # Those that would write or need a run of one's own have tests of their own.
-ELSEWHERE = ("plot", "export", "import", "bench", "profile", "limits")
+ELSEWHERE = (
+    *("plot", "export", "import", "bench", "profile", "limits"),
+    *("worker", "status", "compact", "proxy", "submit"),
+)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(ELSEWHERE)])
@@ -48,9 +58,9 @@ def test_the_readme_shows_the_commands_there_are():
 def test_text_of_ones_own_is_one_option_away(asked):
     for command in ("run ratio", "run ratio --text a/my.jsonl", "run ratio --dataset org/name"):
         assert invoke(command).exit_code == 0
-    sources = [call["source"] for call in asked]
+    sources = [job.source for job in asked]
     assert sources == [PackagedText(), TextFile(path="a/my.jsonl"), HubDataset(name="org/name")]
-    folders = [call["folder"].name for call in asked]
+    folders = [job.records.name for job in asked]
     assert folders == ["ratio", "ratio-my", "ratio-org-name"]
 
 
@@ -97,11 +107,12 @@ def test_generated_pages_are_current(monkeypatch):
 
 def test_the_map_of_the_readme_names_every_module():
     map_of_files = README[README.index("## Map") :]
-    for path in [*(ROOT / "hybrid").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]:
+    rooms = [ROOT / name for name in ("hybrid", "sweeps", "ablations", "benchmarks")]
+    for path in [path for room in rooms for path in room.glob("*.py")]:
         if not path.name.startswith("__"):
             assert path.name in map_of_files, f"{path.name} is missing in the README's map"
     for name in re.findall(r"\b(\w+\.py)\b", map_of_files):
-        assert list(ROOT.glob(f"hybrid/**/{name}")) or list(ROOT.glob(f"sweeps/**/{name}")), name
+        assert any(list(room.rglob(name)) for room in rooms), name
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from hybrid.layers.mamba import MambaState
 from hybrid.model import HybridLM, build
 from hybrid.presets import PRESETS
 from hybrid.published import COUNTS, TABLE_1, without_windows
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope
 from tests.models import SPECS, WIDTH, tiny
 
 CONTEXT = 262_144
@@ -61,7 +61,7 @@ PARTS = {
     "embedding": lambda name, module: name == "embed.weight",
     "unembedding": lambda name, module: name == "head.weight",
     "attention": lambda name, module: ".mixer." in name and module is Attention,
-    "mamba": lambda name, module: ".mixer." in name and module is Mamba,
+    "mamba": lambda name, module: ".mixer." in name and module in (Mamba, Mamba2),
     "mlp": lambda name, module: ".feed_forward." in name and module is MLP,
     "router": lambda name, module: name.endswith("router_XD"),
     "experts": lambda name, module: (
@@ -251,6 +251,15 @@ def test_match_says_that_there_is_no_such_layer():
     dense = of_ratio((1, 7), 64)
     with pytest.raises(ValueError, match="no layer with this dimension"):
         match(dense, free="n_experts", quantity="params", target=10**6)
+
+
+def test_match_keeps_whole_heads_and_groups_of_mamba2():
+    layer = Layer(mixer=Mamba2(d_state=8, head_width=24, groups=2), feed_forward=None)
+    base = ModelSpec(vocab=32, width=24, layers=(layer,))
+    for free, value in (("width", 24 * 5), ("expand", 4), ("d_state", 40)):
+        target = cost.params(FREE[free].put(base, value))
+        found = match(base, free=free, quantity="params", target=target)
+        assert (found.value, found.reached) == (value, target)
 
 
 def test_match_by_width_keeps_whole_heads_and_rotary_pairs():

@@ -19,7 +19,7 @@ from hybrid.flops import Flops, forward_flops, training_flops, visible_pairs
 from hybrid.model import build
 from hybrid.ops import reference
 from hybrid.presets import JAMBA_V0_1, MIXTRAL_8X7B
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, Mixer, ModelSpec, MoE, Rope
 
 REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 WIDTH = st.sampled_from((8, 16, 24))
@@ -48,6 +48,18 @@ def mambas(draw) -> Mamba:
 
 
 @st.composite
+def mamba2s(draw) -> Mamba2:
+    return Mamba2(
+        d_state=draw(st.integers(1, 9)),
+        d_conv=draw(st.none() | st.integers(1, 4)),
+        expand=draw(st.integers(1, 3)),
+        head_width=draw(st.sampled_from((1, 2, 4))),
+        groups=draw(st.integers(1, 2)),
+        gated_norm=draw(st.booleans()),
+    )
+
+
+@st.composite
 def moes(draw) -> MoE:
     n_experts = draw(st.integers(1, 6))
     top_k = draw(st.integers(1, n_experts))
@@ -72,9 +84,10 @@ def specs(mixers, feed_forwards):
 KINDS = {
     "attention": specs(attentions(), st.none()),
     "mamba": specs(mambas(), st.none()),
+    "mamba2": specs(mamba2s(), st.none()),
     "mlp": specs(attentions(), mlps()),
     "moe": specs(attentions(), moes()),
-    "hybrid": specs(attentions() | mambas(), st.none() | mlps() | moes()),
+    "hybrid": specs(attentions() | mambas() | mamba2s(), st.none() | mlps() | moes()),
 }
 
 
@@ -139,7 +152,17 @@ def test_the_scan_is_what_the_reference_does(tokens, d_state, expand):
     assert flops_of(Mamba(d_state=N, expand=expand), tokens).scan == counter.count
 
 
-def flops_of(mixer: Attention | Mamba, tokens: int, **rest) -> Flops:
+@pytest.mark.parametrize(("tokens", "d_state", "heads"), [(1, 1, 1), (7, 4, 2), (12, 16, 8)])
+def test_the_scan_of_mamba2_is_what_the_reference_does(tokens, d_state, heads):
+    H, P, N = heads, 32 // heads, d_state
+    u_BTHP, dt_BTH, b_BTHN = (torch.rand(1, tokens, H, *x) for x in ((P,), (), (N,)))
+    a_H, d_H, h_BHPN = -torch.rand(H), torch.rand(H), torch.zeros(1, H, P, N)
+    with Elementwise() as counter:
+        reference.head_recurrence(u_BTHP, dt_BTH, a_H, b_BTHN, b_BTHN, d_H, h_BHPN)
+    assert flops_of(Mamba2(d_state=N, head_width=P), tokens).scan == counter.count
+
+
+def flops_of(mixer: Mixer, tokens: int, **rest) -> Flops:
     layer = Layer(mixer=mixer, feed_forward=rest.pop("feed_forward", None))
     return forward_flops(ModelSpec(vocab=10, width=16, layers=(layer,)), tokens=tokens, **rest)
 

@@ -25,7 +25,7 @@ from hybrid.generate import sample
 from hybrid.jamba import jamba
 from hybrid.model import HybridLM, build
 from hybrid.presets import JAMBA_TINY_DEV, JAMBA_V0_1
-from hybrid.spec import MLP, Attention, DtInit, Layer, Mamba, ModelSpec, MoE, Rope, stack
+from hybrid.spec import MLP, Attention, DtInit, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope, stack
 from sweeps.trial.data import tokenizer as byte_bpe
 
 transformers = pytest.importorskip("transformers", reason="pip install 'hybrid-workbench[hf]'")
@@ -527,6 +527,9 @@ UNSAYABLE = {
     r"layers\[0\].mixer: inner_norm=False must be True": layered((Mamba(inner_norm=False), DENSE)),
     r"layers\[0\].mixer: d_conv=None must be a width of 1 or more": layered(
         (Mamba(d_conv=None), DENSE)
+    ),
+    r"layers\[1\].mixer: Mamba2\(.*\) must be .*: transformers' Jamba has no Mamba-2": layered(
+        (MAMBA, DENSE), (Mamba2(d_state=4, head_width=8), DENSE)
     ),
     r"layers\[1\]: feed_forward=None must be an MLP or a MoE": layered(
         (MAMBA, DENSE), (MAMBA, None)

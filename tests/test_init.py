@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid.layers import Mamba
+from hybrid.layers import Mamba, Mamba2
 from hybrid.model import build
 from hybrid.spec import DtInit, Layer, ModelSpec
 from hybrid.spec import Mamba as MambaSpec
+from hybrid.spec import Mamba2 as Mamba2Spec
 from tests.models import SPECS, tiny
 
 
@@ -28,6 +29,25 @@ def test_mamba_starts_as_published():
     # Log-uniform: each half of the logarithmic range holds about half of the channels.
     assert 0.45 < (dt_E < 1e-2).double().mean() < 0.55
     assert mamba.dt_proj.weight.abs().max() <= 32**-0.5
+
+
+def mamba2_of(dt_init: DtInit) -> Mamba2:
+    layer = Layer(mixer=Mamba2Spec(head_width=1, dt_init=dt_init), feed_forward=None)
+    return build(ModelSpec(vocab=8, width=512, layers=(layer,))).blocks[0].mixing.mixer
+
+
+def test_mamba2_starts_as_published():
+    mamba2 = mamba2_of(DtInit.LOG_UNIFORM)
+    a_H, dt_H = torch.exp(mamba2.a_log_H), F.softplus(mamba2.dt_bias_H.double())
+    assert a_H.min() >= 1
+    assert a_H.max() <= 16
+    assert abs(a_H.mean() - 8.5) < 0.5  # uniform, and not its logarithm
+    assert (mamba2.d_H == 1).all()
+    assert dt_H.min() > 0.99e-3
+    assert dt_H.max() < 1.01e-1
+    assert 0.45 < (dt_H < 1e-2).double().mean() < 0.55
+    assert not mamba2_of(DtInit.ZERO).dt_bias_H.any()
+    assert 0.01 < mamba2_of(DtInit.TORCH_LINEAR).dt_bias_H.abs().max() <= 512**-0.5
 
 
 def test_the_lost_initialisations_can_be_chosen():

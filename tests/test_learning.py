@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hybrid.model import build
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, Mixer, ModelSpec, MoE, Rope
 from sweeps.trial.data.synthetic import TASKS, accuracy
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.train import adamw, train
@@ -38,12 +38,13 @@ MIXERS = {
     "attention_window": Attention(heads=4, kv_heads=1, window=12, positions=Rope()),
     "mamba": Mamba(),
     "mamba_no_conv": Mamba(d_conv=None),
+    "mamba2": Mamba2(d_state=16, head_width=16),
     "mamba_plain": Mamba(inner_norm=False, d_state=8, d_conv=2),
 }
 BLIND = Attention(heads=4, kv_heads=2, window=1)  # every token sees itself alone
 
 
-def recall_accuracy(mixer: Attention | Mamba) -> float:
+def recall_accuracy(mixer: Mixer) -> float:
     layer = Layer(mixer=mixer, feed_forward=MLP_LAYER)
     return final_accuracy("recall", layer, layer, recipe=replace(RECIPE, steps=150))
 

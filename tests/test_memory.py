@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from hybrid import cost, generate
-from hybrid.activations import SCAN_CHUNK, working_bytes
+from hybrid.activations import SCAN_CHUNK, SSD_CHUNK, working_bytes
 from hybrid.cost import Weights, weight_bytes
 from hybrid.devices import DEVICES, Device, find_device
 from hybrid.flops import forward_flops
@@ -17,10 +17,11 @@ from hybrid.jamba import jamba
 from hybrid.layers.moe import balance_loss
 from hybrid.memory import longest_context, serving_bytes
 from hybrid.model import HybridLM, build
+from hybrid.ops import ssd
 from hybrid.ops.cpu import scan
 from hybrid.presets import JAMBA_V0_1, LLAMA_2_70B, MIXTRAL_8X7B, PRESETS
 from hybrid.roofline import decode_bound, prefill_bound, read_bytes
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope
 from sweeps.bench.peak import CLEAR_REFS, growth, in_process
 from sweeps.bench.setting import jamba_style
 
@@ -37,6 +38,12 @@ LAYERS = {
     "mamba": Layer(mixer=Mamba(), feed_forward=None),
     "mamba plain": Layer(mixer=Mamba(inner_norm=False, d_state=8), feed_forward=None),
     "mamba no conv": Layer(mixer=Mamba(d_conv=None), feed_forward=None),
+    "mamba2": Layer(mixer=Mamba2(d_state=16, head_width=32), feed_forward=None),
+    "mamba2 state": Layer(mixer=Mamba2(d_state=128), feed_forward=None),
+    "mamba2 groups": Layer(mixer=Mamba2(d_state=8, head_width=16, groups=2), feed_forward=None),
+    "mamba2 plain": Layer(
+        mixer=Mamba2(d_state=32, d_conv=None, gated_norm=False), feed_forward=None
+    ),
     "mlp": Layer(mixer=ATTENTION, feed_forward=MLP(hidden=160)),
     "moe": Layer(mixer=ATTENTION, feed_forward=MoE(hidden=96, n_experts=4, top_k=2)),
 }
@@ -186,8 +193,9 @@ def test_so_does_the_process_that_reads_it():
     assert held <= 1.3 * counted
 
 
-def test_the_chunk_of_the_scan_is_that_of_the_kernel():
+def test_the_chunks_are_those_of_the_kernels():
     assert SCAN_CHUNK == scan.CHUNK
+    assert ssd.CHUNK["cpu"] == SSD_CHUNK
 
 
 def test_training_memory_is_the_larger_of_two_moments():

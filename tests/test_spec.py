@@ -8,7 +8,7 @@ import pytest
 from hybrid import codec
 from hybrid.jamba import jamba, mixer_word, parse_ratio
 from hybrid.presets import JAMBA_V0_1
-from hybrid.spec import MLP, Attention, Layer, Mamba, ModelSpec, MoE, Rope, stack
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope, stack
 from tests.models import SPECS
 
 LAYER = Layer(mixer=Attention(heads=4, kv_heads=2), feed_forward=MLP(hidden=8))
@@ -36,10 +36,23 @@ def family(**changes) -> ModelSpec:
         (lambda: Attention(heads=2.0, kv_heads=1), "heads=2.0 must be an integer"),
         (lambda: Mamba(d_state=-1), "Mamba: d_state=-1 must be"),
         (lambda: Mamba(dt_init="lost"), "dt_init='lost' must be one of log_uniform, zero"),
+        (lambda: Mamba2(groups=0), "Mamba2: groups=0 must be an integer of 1 or more"),
+        (lambda: Mamba2(dt_init="lost"), "Mamba2: dt_init='lost' must be one of log_uniform, zero"),
+        (
+            lambda: family(mamba=Mamba2(head_width=24)),
+            r"layers\[0\].mixer: head_width=24 must divide the inner width 32 \(expand=2 x",
+        ),
+        (
+            lambda: family(mamba=Mamba2(head_width=16, groups=4)),
+            r"layers\[0\].mixer: groups=4 must divide the 2 heads \(inner width 32 / head_width=16",
+        ),
         (lambda: MoE(hidden=8, n_experts=4, top_k=5), r"top_k=5 must lie in 1..n_experts=4"),
         (lambda: MLP(hidden=True), "hidden=True must be an integer"),
         (lambda: Rope(theta=0.5), "theta=0.5 must be larger than 1"),
-        (lambda: Layer(mixer=MLP(hidden=8), feed_forward=None), "must be an Attention or a Mamba"),
+        (
+            lambda: Layer(mixer=MLP(hidden=8), feed_forward=None),
+            "must be an Attention, a Mamba or a Mamba2",
+        ),
         (lambda: Layer(mixer=Mamba(), feed_forward=Mamba()), "must be an MLP, a MoE or None"),
         (
             lambda: ModelSpec(vocab=8, width=18, layers=(LAYER,)),
@@ -93,7 +106,14 @@ def test_an_unknown_dial_is_an_error():
 )
 def test_ratios_become_words(ratio, word):
     assert mixer_word(l=8, ratio=ratio) == word
-    assert family(ratio=ratio).ratio == f"{ratio[0]}:{ratio[1]}"
+    for mamba in (Mamba(), Mamba2(head_width=8)):
+        assert family(ratio=ratio, mamba=mamba).ratio == f"{ratio[0]}:{ratio[1]}"
+
+
+def test_both_kinds_of_mamba_are_the_mamba_side_of_the_ratio():
+    one, two = (Layer(mixer=m, feed_forward=None) for m in (Mamba(), Mamba2(head_width=8)))
+    spec = ModelSpec(vocab=8, width=16, layers=stack("MAS", M=one, A=LAYER, S=two))
+    assert spec.ratio == "1:2"
 
 
 def test_the_released_jamba_has_its_layers_in_place():

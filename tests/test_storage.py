@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,18 +44,27 @@ def url(request, tmp_path) -> str:
             return request.getfixturevalue("proxy").url
 
 
+NAME = ["s"]  # of the study of the test that runs
+
+
+@pytest.fixture(autouse=True)
+def own_study() -> None:
+    NAME[0] = uuid.uuid4().hex
+
+
 def new_study(storage: BaseStorage, waiting: int = 0) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.RandomSampler(seed=0)
-    study = optuna.create_study(storage=storage, sampler=sampler, study_name="s")
+    study = optuna.create_study(storage=storage, sampler=sampler, study_name=NAME[0])
     for x in range(waiting):
         study.enqueue_trial({"x": x})
     return study
 
 
-def again(url: str) -> Study:
+def again(url: str, name: str = "") -> Study:
     sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.load_study(storage=open_storage(url), study_name="s", sampler=sampler)
+    storage = open_storage(url)
+    return optuna.load_study(storage=storage, study_name=name or NAME[0], sampler=sampler)
 
 
 # The contract
@@ -138,13 +148,13 @@ def test_a_trial_of_a_process_that_is_gone_is_stale_at_once(tmp_path):
     study = new_study(open_storage(f"sqlite:///{tmp_path}/s.sqlite3"))
     code = (
         "import sys, os; from tests.test_storage import again; from sweeps.beat import Place\n"
-        "study = again(sys.argv[1]); trial = study.ask(); place = Place.here()\n"
+        "study = again(*sys.argv[1:]); trial = study.ask(); place = Place.here()\n"
         "trial.set_user_attr('beat', dict(count=0, every_s=5.0, host=place.host,"
         " pid=place.pid, born=place.born))\n"
         "print('ready', flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code, f"sqlite:///{tmp_path}/s.sqlite3"],
+        [sys.executable, "-c", code, f"sqlite:///{tmp_path}/s.sqlite3", NAME[0]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -257,6 +267,21 @@ def test_a_proxy_may_be_started_anew_in_the_middle_of_a_trial(proxy):
     study.tell(trial, trial.suggest_int("x", 0, 100))
     restart.join()
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
+
+
+@pytest.mark.service
+def test_a_proxy_ends_also_while_its_database_is_away(proxy, postgres):
+    study = new_study(open_storage(proxy.url, patience_s=0.5))
+    postgres.stop()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(study.ask)
+            time.sleep(1.0)
+            assert proxy.stop() == 0
+            assert isinstance(asked.exception(30), StorageAway)
+    finally:
+        postgres.start()
+        proxy.start()
 
 
 def test_patience_ends_with_one_sentence():
@@ -383,17 +408,19 @@ def test_a_postgresql_url_needs_no_driver_in_its_name():
 
 
 @pytest.mark.service
-def test_the_simulation_of_many_workers_loses_and_doubles_nothing(database, proxy):
+def test_the_simulation_of_many_workers_loses_and_doubles_nothing(postgres):
     from benchmarks import many_workers
 
+    url = postgres.new_database("simulation")
     load = many_workers.Load(workers=20, trials=60, trial_s=0.2, beat_s=0.5)
-    report = many_workers.simulate(database, proxy.url, load)
+    with services.Proxy(url) as proxy:
+        report = many_workers.simulate(url, proxy.url, load)
     assert report.complete_once == 60
 
 
 @pytest.mark.service
 def test_the_dashboard_opens_a_study(database):
-    new_study(open_storage(database), waiting=1)
+    name = new_study(open_storage(database), waiting=1).study_name
     port = services.free_port()
     command = [Path(sys.executable).with_name("optuna-dashboard"), "--port", str(port), database]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
@@ -405,4 +432,4 @@ def test_the_dashboard_opens_a_study(database):
                 assert page.status == 200
         finally:
             server.kill()
-    assert [study["study_name"] for study in studies] == ["s"]
+    assert name in [study["study_name"] for study in studies]

@@ -16,6 +16,7 @@ from hybrid.spec import (
     FeedForward,
     Layer,
     Mamba,
+    Mamba2,
     Mixer,
     ModelSpec,
     MoE,
@@ -94,6 +95,12 @@ def config_of(spec: ModelSpec, *, separator_id: int | None = None) -> dict[str, 
     """
     hidden = _hidden(spec.layers)
     mixers = {f"layers[{i}].mixer": _plain(x.mixer, spec.width) for i, x in enumerate(spec.layers)}
+    for where, mixer in mixers.items():
+        require(
+            not isinstance(mixer, Mamba2),
+            f"{where}: {mixer!r} must be an Attention or a Mamba: "
+            "transformers' Jamba has no Mamba-2",
+        )
     feeds = {f"layers[{i}].feed_forward": x.feed_forward for i, x in enumerate(spec.layers)}
     # A kind that no layer has still fills its keys, with what disturbs their code least.
     attention = _shared(mixers, Attention) or Attention(heads=1, kv_heads=1)

@@ -7,8 +7,9 @@ Every feed-forward is called as x_BTD -> (y_BTD, routings), one Routing per rout
 from hybrid import spec
 from hybrid.layers.attention import Attention
 from hybrid.layers.mamba import Mamba
+from hybrid.layers.mamba2 import Mamba2
 from hybrid.layers.mlp import MLP
 from hybrid.layers.moe import MoE
 
-MIXERS = {spec.Attention: Attention, spec.Mamba: Mamba}
+MIXERS = {spec.Attention: Attention, spec.Mamba: Mamba, spec.Mamba2: Mamba2}
 FEED_FORWARDS = {spec.MLP: MLP, spec.MoE: MoE}

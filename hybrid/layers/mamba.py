@@ -17,10 +17,10 @@ from hybrid.ops import Ops
 
 
 class MambaState(NamedTuple):
-    """What one Mamba layer remembers, in fp32."""
+    """What one layer of Mamba or Mamba-2 remembers, in fp32."""
 
-    tail_BLE: Tensor  # the last d_conv - 1 inputs of the short convolution
-    h_BEN: Tensor
+    tail_BLE: Tensor  # the last d_conv - 1 inputs of the short convolution, E wide
+    h_BEN: Tensor  # of Mamba-2, E = H P: its heads side by side
 
     def tensors(self) -> tuple[Tensor, ...]:
         return self.tail_BLE, self.h_BEN

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hybrid.ops import native, reference
+from hybrid.ops import native, reference, ssd
 from hybrid.ops.cpu import attend, conv, rows, scan
 
 Pair = tuple[Tensor, Tensor]
@@ -29,6 +29,7 @@ class Ops:
     attend: Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
     conv: Callable[[Tensor, Tensor, Tensor, Tensor | None], Pair]
     scan: Callable[..., Pair]
+    ssd: Callable[..., Pair]
     norm: Callable[[Tensor, Tensor, float, torch.dtype], Tensor]
     silu_and_mul: Callable[[Tensor], Tensor]
     grouped: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -40,6 +41,7 @@ REFERENCE = Ops(
     attend=reference.attend,
     conv=reference.conv,
     scan=reference.scan,
+    ssd=reference.ssd,
     norm=reference.norm,
     silu_and_mul=reference.silu_and_mul,
     grouped=reference.grouped,
@@ -50,6 +52,7 @@ TORCH = Ops(
     attend=native.attend,
     conv=reference.conv,
     scan=reference.scan,
+    ssd=ssd.ssd,
     norm=native.norm,
     silu_and_mul=native.silu_and_mul,
     grouped=native.grouped,
@@ -61,6 +64,7 @@ CPU = Ops(
     attend=attend.attend,
     conv=conv.conv,
     scan=scan.scan,
+    ssd=ssd.ssd,
     norm=rows.norm,
     silu_and_mul=rows.silu_and_mul,
     grouped=native.grouped,

@@ -106,6 +106,55 @@ def scan(
     return (y_BTE * F.silu(wide(gate_BTE))).to(u_BTE.dtype), h_BEN
 
 
+def head_recurrence(
+    u_BTHP: Tensor,
+    dt_BTH: Tensor,
+    a_H: Tensor,
+    b_BTHN: Tensor,
+    c_BTHN: Tensor,
+    d_H: Tensor,
+    h_BHPN: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return Mamba-2's recurrence: (y (B, T, H, P), the last state (B, H, P, N)).
+
+    The `recurrence` with one dt and one `a` for all channels and states of a head, and with b and c
+    of its own. Source: Mamba-2 (arXiv 2405.21060), equation 2 with the discretisation of section 7.
+    """
+    ys_BHP = []
+    for t in range(u_BTHP.shape[1]):
+        decay_BH11 = torch.exp(dt_BTH[:, t] * a_H)[..., None, None]
+        drive_BHP = dt_BTH[:, t, :, None] * u_BTHP[:, t]
+        h_BHPN = decay_BH11 * h_BHPN + drive_BHP[..., None] * b_BTHN[:, t, :, None]
+        read_BHP = (h_BHPN * c_BTHN[:, t, :, None]).sum(-1)
+        ys_BHP.append(read_BHP + d_H[:, None] * u_BTHP[:, t])
+    return torch.stack(ys_BHP, dim=1), h_BHPN
+
+
+def ssd(
+    u_BTHP: Tensor,
+    raw_BTH: Tensor,
+    bias_H: Tensor,
+    a_H: Tensor,
+    b_BTGN: Tensor,
+    c_BTGN: Tensor,
+    d_H: Tensor,
+    h_BHPN: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return Mamba-2's state-space sequence map: (y (B, T, H, P), the last state (B, H, P, N)).
+
+    The `head_recurrence` with dt = softplus(raw + bias); the H / G heads of a group share b and c.
+    `h_BHPN` None starts a sequence, with zeros. y has the dtype of `u_BTHP`, the state that of
+    `a_H`.
+    """
+    (B, _, H, P), (G, N) = u_BTHP.shape, b_BTGN.shape[2:]
+    if h_BHPN is None:
+        h_BHPN = a_H.new_zeros(B, H, P, N)
+    dt_BTH = torch.logaddexp(wide(raw_BTH) + bias_H, a_H.new_zeros(()))
+    b_BTHN, c_BTHN = (wide(x).repeat_interleave(H // G, dim=2) for x in (b_BTGN, c_BTGN))
+    y_BTHP, h_BHPN = head_recurrence(wide(u_BTHP), dt_BTH, a_H, b_BTHN, c_BTHN, d_H, h_BHPN)
+    return y_BTHP.to(u_BTHP.dtype), h_BHPN
+
+
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Return RMSNorm over the last dimension (arXiv 1910.07467), in `dtype`."""
     x = wide(x)

@@ -58,11 +58,11 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor | None) -> tuple
         B * T * E * (W + ACTIVATION),
         PIECE,
         T,
-        *activation(x),
+        activation(x),
         array(weight.t(), 1),
         array(bias, 0),
         zeros_or(tail, (B, W - 1, E), 2),
-        *y_memory,
+        y_memory,
         new_tail.numpy(),
     )
     return cut(y, 2, E), cut(new_tail, 2, E)
@@ -95,13 +95,13 @@ def _conv_backward(
         B * T * E * (W + ACTIVATION),
         PIECE,
         T,
-        *activation(x),
+        activation(x),
         array(weight.t(), 1),
         array(bias, 0),
         zeros_or(tail, (B, W - 1, E), 2),
-        *activation(gy),
+        activation(gy),
         zeros_or(gnew, (B, W - 1, E), 2),
-        *gx_memory,
+        gx_memory,
         *(g.numpy() for g in (gweight, gbias, gtail)),
     )
     return (

@@ -42,10 +42,8 @@ def convolved(rows, weight, bias, k, e):
 
 
 @kernel
-def conv_forward(first, last, piece, T, x_at, x_by, weight, bias, tail, y_at, y_by, new_tail):
+def conv_forward(first, last, piece, T, x, weight, bias, tail, y, new_tail):
     """Convolve and activate; `weight` is (W, E)."""
-    x = (x_at, x_by[0], x_by[1])
-    y = (y_at, y_by[0], y_by[1])
     W, E = weight.shape
     L = W - 1
     pieces = (T + piece - 1) // piece
@@ -106,16 +104,13 @@ def conv_backward(
     last,
     piece,
     T,
-    x_at,
-    x_by,
+    x,
     weight,
     bias,
     tail,
-    gy_at,
-    gy_by,
+    gy,
     gnew,
-    gx_at,
-    gx_by,
+    gx,
     gweight,
     gbias,
     gtail,
@@ -124,9 +119,6 @@ def conv_backward(
 
     A piece also recomputes the L tokens after it, which its own reach.
     """
-    x = (x_at, x_by[0], x_by[1])
-    gy = (gy_at, gy_by[0], gy_by[1])
-    gx = (gx_at, gx_by[0], gx_by[1])
     W, E = weight.shape
     L = W - 1
     pieces = (T + piece - 1) // piece

@@ -115,8 +115,8 @@ def flat(x: Tensor) -> Any:
     return x.as_strided((last + 1,), (1,)).numpy()
 
 
-def activation(x_BTE: Tensor) -> tuple[Any, Any]:
-    """Return (flat memory, elements from row to row and from token to token), in whole lanes.
+def activation(x_BTE: Tensor) -> tuple[Any, int, int]:
+    """Return (flat memory, elements from row to row, from token to token), in whole lanes.
 
     What lies well is not copied: half of a fused projection, say.
     """
@@ -125,10 +125,10 @@ def activation(x_BTE: Tensor) -> tuple[Any, Any]:
         x_BTE = F.pad(x_BTE, [0, whole(E) - E])
     if x_BTE.stride(2) != 1:
         x_BTE = x_BTE.contiguous()
-    return flat(x_BTE), np.array(x_BTE.stride()[:2])
+    return flat(x_BTE), x_BTE.stride(0), x_BTE.stride(1)
 
 
-def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, Any]]:
+def fresh(like: Tensor, B: int, T: int, E: int) -> tuple[Tensor, tuple[Any, int, int]]:
     """Return (new memory for whole lanes of E channels in the dtype of `like`, its activation)."""
     x = like.new_empty(B, T, whole(E))
     return x, activation(x)

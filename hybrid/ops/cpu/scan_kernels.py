@@ -3,10 +3,8 @@
 States are kept as (N, lanes), so nothing in the recurrence crosses lanes. A kernel does the jobs
 `first` to `last - 1` of a partition its docstring gives; no job reads what another writes, so it
 does not matter which thread does which. An activation is a tuple (flat memory, elements from row to
-row, elements from token to token), float32 or bfloat16, which comes as two arguments: `u_at`, the
-memory, and `u_by`, the two steps, since numba's threads take no tuples. Everything else is a
-C-contiguous float32 array. Channels come in whole blocks of lanes. Nothing here checks that:
-`scan.py` sees to it.
+row, elements from token to token), float32 or bfloat16. Everything else is a C-contiguous float32
+array. Channels come in whole blocks of lanes. Nothing here checks that: `scan.py` sees to it.
 """
 
 # An intrinsic is called without its first parameter, which mypy cannot know.
@@ -54,20 +52,16 @@ def scan_forward(
     first,
     last,
     chunk,
-    u_at,
-    u_by,
-    raw_at,
-    raw_by,
+    u,
+    raw,
     bias,
     a,
     b,
     c,
     d,
-    gate_at,
-    gate_by,
+    gate,
     h,
-    y_at,
-    y_by,
+    y,
     h_last,
     saved,
 ):
@@ -76,10 +70,6 @@ def scan_forward(
     `saved` (rows, chunks, blocks, N, lanes) receives the state before every `chunk`-th token; where
     its second extent is 0, nothing is saved.
     """
-    u = (u_at, u_by[0], u_by[1])
-    raw = (raw_at, raw_by[0], raw_by[1])
-    gate = (gate_at, gate_by[0], gate_by[1])
-    y = (y_at, y_by[0], y_by[1])
     T, (E, N) = b.shape[1], a.shape
     blocks, chunks = E // LANES, saved.shape[1]
     rate, state = scratch(N), scratch(N)
@@ -300,32 +290,25 @@ def scan_backward(
     first,
     last,
     chunk,
-    u_at,
-    u_by,
-    raw_at,
-    raw_by,
+    u,
+    raw,
     bias,
     a,
     b,
     c,
     d,
-    gate_at,
-    gate_by,
+    gate,
     saved,
-    gy_at,
-    gy_by,
+    gy,
     gh_last,
-    gu_at,
-    gu_by,
-    graw_at,
-    graw_by,
+    gu,
+    graw,
     gbias,
     ga,
     gb,
     gc,
     gd,
-    ggate_at,
-    ggate_by,
+    ggate,
     gh,
 ):
     """Go back through the recurrence; a job is one row and one group of blocks.
@@ -335,13 +318,6 @@ def scan_backward(
     the nearest caches; `gb` and `gc` are (rows, groups, T, N), `ga` (rows, E, N), `gd` and `gbias`
     (rows, E).
     """
-    u = (u_at, u_by[0], u_by[1])
-    raw = (raw_at, raw_by[0], raw_by[1])
-    gate = (gate_at, gate_by[0], gate_by[1])
-    gy = (gy_at, gy_by[0], gy_by[1])
-    gu = (gu_at, gu_by[0], gu_by[1])
-    graw = (graw_at, graw_by[0], graw_by[1])
-    ggate = (ggate_at, ggate_by[0], ggate_by[1])
     T, (E, N) = b.shape[1], a.shape
     blocks, groups, chunks = E // LANES, gb.shape[1], saved.shape[1]
     width = (blocks + groups - 1) // groups

@@ -1,0 +1,100 @@
+"""The command line: python -m ablations lists the findings; --help lists its commands."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ablations import catalog, page, run
+from ablations.finding import RUN_SCALES
+from sweeps import results
+
+app = typer.Typer(
+    help="Findings of the Jamba paper: claims, designs, and verdicts from records.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+LOG_WIDTH = 160  # of a table that goes to a file
+console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
+Name = Annotated[str, typer.Argument(help="name of a finding, as the list shows them")]
+Scale = Annotated[str, typer.Option(help=f"{', '.join(RUN_SCALES)}; smoke decides nothing")]
+Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
+
+
+def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Print what a person got wrong as one sentence, without a traceback, and exit with 2."""
+
+    @wraps(command)
+    def wrapped(*args, **kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, LookupError, OSError, ImportError) as error:
+            Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.callback(invoke_without_command=True)
+def overview(context: typer.Context) -> None:
+    """List the findings with their verdicts from the committed records."""
+    if context.invoked_subcommand is None:
+        list_findings()
+
+
+@app.command(name="list")
+@plain_errors
+def list_findings(scale: Scale = "cpu", results_folder: Results = results.PUBLISHED) -> None:
+    """List the findings with their verdicts."""
+    console.print(page.overview(scale, catalog.verdicts(scale, results_folder)))
+
+
+@app.command(name="run")
+@plain_errors
+def run_finding(
+    name: Name,
+    scale: Scale = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    ops: Annotated[str, typer.Option("--ops", help="implementation of the operators")] = "auto",
+    results_folder: Results = results.LOCAL,
+    storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="local workers")] = 1,
+) -> None:
+    """Run what a finding lacks, learning rates first, then print its verdict."""
+    finding = catalog.find(name)
+    # Here, since the list and the judge need neither Optuna nor a device.
+    from ablations.execute import executor
+
+    execute = executor(scale, device, ops, storage=storage, workers=workers, console=console)
+    run.run(finding, scale, results_folder, execute)
+    _show(name, scale, results_folder)
+
+
+@app.command()
+@plain_errors
+def judge(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOCAL) -> None:
+    """Compute the verdict anew from the records alone."""
+    _show(name, scale, results_folder)
+
+
+@app.command()
+@plain_errors
+def report() -> None:
+    """Write docs/findings.md from the committed records, in the checkout you stand in."""
+    page.PAGE.write_text(page.page(Path()))
+    console.print(f"wrote {page.PAGE}")
+
+
+def _show(name: str, scale: str, folder: Path) -> None:
+    finding = catalog.find(name)
+    catalog.verdict(finding, scale, folder)  # says what is missing, if anything is
+    console.print(page.one(finding, catalog.verdicts(scale, folder)[name]), highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

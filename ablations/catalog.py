@@ -1,0 +1,74 @@
+"""The findings that `python -m ablations` knows. A new one is one file and one line here.
+
+Their number is what every verdict is corrected for, so a finding stays when its answer is no.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ablations import cache_memory, moe, ratio, throughput
+from ablations.finding import Finding
+from ablations.rows import NotRun
+from ablations.verdict import Verdict, correct
+from sweeps import results
+
+FINDINGS: tuple[Finding, ...] = (
+    ratio.FINDING,
+    moe.FINDING,
+    cache_memory.FINDING,
+    cache_memory.LAW,
+    throughput.FINDING,
+    throughput.LAW,
+)
+
+
+def find(name: str) -> Finding:
+    """Return the finding called `name`. Raises ValueError listing those that exist."""
+    for finding in FINDINGS:
+        if finding.name == name:
+            return finding
+    raise ValueError(
+        f"there is no finding {name!r}; there are: {', '.join(f.name for f in FINDINGS)}"
+    )
+
+
+def verdicts(scale: str, folder: Path) -> dict[str, Verdict]:
+    """Return the verdicts at `scale` that the records under `folder` allow, all corrected."""
+    found = {}
+    for finding in FINDINGS:
+        try:
+            found[finding.name] = verdict(finding, scale, folder)
+        except NotRun:
+            continue  # at all, or not wholly: `python -m ablations judge` says what is missing
+    return correct(found, family=len(FINDINGS))
+
+
+def verdict(finding: Finding, scale: str, folder: Path) -> Verdict:
+    """Return one verdict, uncorrected. Raises NotRun saying what to run first."""
+    return finding.verdict(load(finding, scale, folder), scale)
+
+
+def load(finding: Finding, scale: str, folder: Path) -> pd.DataFrame:
+    """Return the records that the finding's sweeps left under `folder`.
+
+    Raises NotRun where there are none at all, naming the command that makes them.
+    """
+    tables = []
+    for name in finding.sweep_names(scale):
+        try:
+            tables.append(results.load(name, folder=folder, scale=scale))
+        except LookupError:
+            continue
+    if not tables:
+        raise NotRun(
+            f"{finding.name}: there is no record at scale {scale} under {folder}; "
+            f"run `{finding.command(scale)}` first"
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_scale(scales: tuple[str, ...], folder: Path) -> Mapping[str, dict[str, Verdict]]:
+    """Return the verdicts of every scale: a family of findings each."""
+    return {scale: verdicts(scale, folder) for scale in scales}

@@ -1,0 +1,30 @@
+"""How a finding's sweep is run: as a job of `sweeps`, with local workers."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from ablations.run import Execute
+from sweeps.execute import execute
+from sweeps.jobs import Job, resolved
+from sweeps.trial.data.sources import PackagedText
+from sweeps.trial.engine import Engine
+
+
+def executor(
+    scale: str, device: str, ops: str, *, storage: str, workers: int, console: Console
+) -> Execute:
+    """Return what runs one sweep at `scale` on the packaged text until nothing of it is left."""
+    engine = resolved(Engine(device=device, ops=ops))
+
+    def run(file: Path, folder: Path) -> None:
+        job = Job(
+            sweep=str(file.resolve()),
+            scale=scale,
+            source=PackagedText(),
+            engine=engine,
+            folder=str(folder.resolve()),
+        )
+        execute(job, storage=storage, workers=workers, console=console)
+
+    return run

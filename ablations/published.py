@@ -1,0 +1,85 @@
+"""The Jamba paper's own numbers (arXiv 2403.19887), as printed, with table and row.
+
+The paper has one run for each row: no seeds, no intervals, no learning rates. Its log-probabilities
+are per byte; the base is not stated, so effects are taken as fractions, which do not need it. What
+the paper counts of memory (Table 1, Figure 2) stands in `hybrid/published.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A place in the paper, and what was done there."""
+
+    name: str  # such as "Table 4"
+    setting: str
+    rows: Mapping[str, Mapping[str, float]]  # row -> column -> number
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def number(self, row: str, column: str) -> float:
+        """Return one number; LookupError names the rows and columns there are."""
+        if row not in self.rows or column not in self.rows[row]:
+            raise LookupError(
+                f"{self.name} has no {column!r} of {row!r}; rows {', '.join(self.rows)}, "
+                f"columns {', '.join(next(iter(self.rows.values()), {}))}"
+            )
+        return self.rows[row][column]
+
+    def percent_less(self, row: str, other: str, columns: Sequence[str]) -> float:
+        """Return by how many percent `row` is nearer 0 than `other`, mean over `columns`."""
+        mine, theirs = (fmean(self.number(r, c) for c in columns) for r in (row, other))
+        return 100 * (1 - mine / theirs)
+
+
+def _source(name: str, setting: str, columns: str, rows: Mapping[str, Sequence[float]]) -> Source:
+    names = columns.split()
+    return Source(
+        name=name,
+        setting=setting,
+        rows={row: dict(zip(names, numbers, strict=True)) for row, numbers in rows.items()},
+    )
+
+
+LOG_PROBS = ("C4", "Books", "Code")  # per byte; nearer 0 is better
+
+TABLE_1 = _source(
+    "Table 1",
+    "keys and values in 16 bits at 256K tokens, GB",
+    "KV",
+    {"Llama-2": (128,), "Mistral": (32,), "Mixtral": (32,), "Jamba": (4,)},
+)
+TABLE_4 = _source(
+    "Table 4",
+    "1.3B parameters, 250B tokens, no experts",
+    "OLLM HellaSwag WinoGrande NQ C4 Books Code",
+    {
+        "Attention": (36.4, 62.4, 59.6, 14.5, -0.543, -0.659, -0.331),
+        "Mamba": (36.1, 62.6, 59.4, 14.5, -0.543, -0.661, -0.334),
+        "Jamba 1:3": (37.2, 65.1, 61.7, 16.5, -0.533, -0.649, -0.321),
+        "Jamba 1:7": (37.2, 65.1, 61.7, 16.0, -0.533, -0.650, -0.321),
+    },
+)
+TABLE_7 = _source(
+    "Table 7",
+    "7B parameters, 50B tokens; with experts n=16, K=2, e=2",
+    "OLLM HellaSwag WinoGrande NQ C4",
+    {
+        "without MoE": (36.6, 62.5, 58.8, 15.4, -0.547),
+        "with MoE": (38.1, 66.0, 61.2, 18.9, -0.534),
+    },
+)
+FIGURE_3B = _source(
+    "Figure 3b",
+    "tokens/s end to end, batch 1, 512 generated tokens, four A100, no quantisation",
+    "128K",
+    {"Jamba over Mixtral": (3,)},
+)
+# Not the paper's: the formulas of this project's seed text, which hybrid/laws.py holds.
+SEED_LAWS = Source(name="Seed text", setting="Memory ~ 1/m, Throughput ~ m", rows={})
+
+SOURCES = (TABLE_1, TABLE_4, TABLE_7, FIGURE_3B, SEED_LAWS)

@@ -1,0 +1,119 @@
+"""The rows of a DataFrame that are the runs of a design, all of them and nothing else.
+
+A run is of the design if its sweep, scale, arm, seed, model and recipe are; only the text may be
+another, one for all. Seeds that the design does not name are not looked at: a verdict is not bought
+by trying more of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from hybrid import codec
+from hybrid.spec import ModelSpec
+from sweeps import results
+from sweeps.sweep import Sweep
+from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.recipe import Recipe
+from sweeps.trial.record import Outcome
+
+TEXT = PackagedText()
+TEST, VALID = "test_bits_per_byte", "valid_bits_per_byte"
+
+
+class NotRun(LookupError):
+    """Records are missing that a design asks for."""
+
+
+def of_design(sweep: Sweep, scale: str, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each point of `sweep` at `scale`, in the design's order.
+
+    Runs that diverged are rows too, with missing losses. Raises NotRun where a point has no row,
+    ValueError where it has two, or where rows differ in their text.
+    """
+    settled = [outcome.value for outcome in Outcome if outcome.settled]
+    mine = trials[
+        (trials["sweep"] == sweep.name)
+        & (trials["scale"] == scale)
+        & trials["outcome"].isin(settled)
+    ]
+    places = _places(mine)
+    points = sweep.points(scale, TEXT)
+    found = [places.get((p.arm, p.spec, p.recipe), []) for p in points]
+    missing = sum(not rows for rows in found)
+    if missing:
+        raise NotRun(f"{missing} of {len(points)} runs of {sweep.name} have no record")
+    for point, rows in zip(points, found, strict=True):
+        if len(rows) > 1:
+            raise ValueError(
+                f"{sweep.name}: arm {point.arm!r}, seed {point.seed} has {len(rows)} records: "
+                f"{', '.join(mine['run_id'].iloc[rows])}; give a folder that holds one of them"
+            )
+    together = mine.iloc[[place for (place,) in found]]
+    if together["recipe"].map(_source).nunique() > 1:
+        raise ValueError(f"the records of {sweep.name} were made on different texts")
+    return together
+
+
+def by_seed(rows: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Return `values` with a row for each seed and a column for each arm."""
+    table = pd.DataFrame({"seed": rows["seed"], "arm": rows["arm"], "value": values})
+    return table.pivot(index="seed", columns="arm", values="value")
+
+
+def losses(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return bits per byte, mean over domains, by seed and arm; NaN where a run diverged.
+
+    `column` is TEST, which only verdicts read, or VALID. Raises NotRun where it was not measured.
+    """
+    domains = [f"{column}.{key}" for key in results.keys(rows, column)]
+    complete = results.complete(rows)
+    if not domains or complete[domains].isna().to_numpy().any():
+        raise NotRun(f"not every run of {rows['sweep'].iloc[0]} has a {column}")
+    return by_seed(rows, rows[domains].mean(axis=1))
+
+
+def percent_fewer(losses: pd.DataFrame, arm: str, other: str) -> list[float]:
+    """Return by how many percent `arm` needs fewer bits than `other`, for each seed."""
+    return list(100 * (1 - losses[arm] / losses[other]))
+
+
+def log_ratio(values: pd.DataFrame, arm: str, other: str) -> list[float]:
+    """Return the natural logarithm of `arm` over `other`, for each seed."""
+    return list(np.log(values[arm] / values[other]))
+
+
+def imagine_losses(rows: pd.DataFrame, factors: Mapping[str, float]) -> pd.DataFrame:
+    """Return `rows` with the losses of each arm multiplied by its factor, if it has one."""
+    factor = rows["arm"].map(dict(factors)).fillna(1.0)
+    columns = [str(name) for name in rows if str(name).startswith((f"{TEST}.", f"{VALID}."))]
+    return rows.assign(**{name: factor * rows[name] for name in columns})
+
+
+@lru_cache(maxsize=4096)
+def recipe_of(text: str) -> Recipe:
+    recipe: Recipe = codec.loads(Recipe, text)
+    return recipe
+
+
+@lru_cache(maxsize=4096)
+def spec_of(text: str) -> ModelSpec:
+    spec: ModelSpec = codec.loads(ModelSpec, text)
+    return spec
+
+
+def _places(trials: pd.DataFrame) -> dict[tuple[str, ModelSpec, Recipe], list[int]]:
+    """Return where the rows of each arm, model and recipe are, whatever their text."""
+    places: dict[tuple[str, ModelSpec, Recipe], list[int]] = {}
+    columns = zip(trials["arm"], trials["spec"], trials["recipe"], strict=True)
+    for place, (arm, spec, recipe) in enumerate(columns):
+        key = (arm, spec_of(spec), replace(recipe_of(recipe), source=TEXT))
+        places.setdefault(key, []).append(place)
+    return places
+
+
+def _source(recipe: str) -> Source:
+    return recipe_of(recipe).source

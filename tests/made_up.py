@@ -1,0 +1,82 @@
+"""Made-up records of a finding's design: every run, paired seeds, a little noise, no effect."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablations import rows
+from ablations.finding import Finding
+from hybrid import codec, cost
+from sweeps.sweep import Point, Sweep
+
+DOMAINS = ("books", "web", "code")
+NOISE = 0.002  # as a fraction
+EXPERTS = [[0.5, 0.6, 0.4, 0.5]]
+
+
+def trials(finding: Finding, scale: str, holds: bool | None = None) -> pd.DataFrame:
+    """Return complete records of all runs; `holds` None leaves the arms equal."""
+    rng = np.random.default_rng(0)
+    tuning = _table(finding.tunings(scale).values(), scale, rng)
+    chosen = [c.chosen(scale, tuning) for c in finding.comparisons]
+    compared = [
+        comparison.with_rates(scale, {arm: choice.rate for arm, choice in choices.items()})
+        for comparison, choices in zip(finding.comparisons, chosen, strict=True)
+    ]
+    table = _table(compared, scale, rng)
+    if holds is not None:
+        table = finding.imagine(table, holds)
+    return pd.concat([tuning, table], ignore_index=True)
+
+
+def _table(sweeps, scale: str, rng: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame([row for sweep in sweeps for row in _rows(sweep, scale, rng)])
+
+
+def _rows(sweep: Sweep, scale: str, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    shared: dict[int, float] = {}  # what a seed does to every arm
+
+    for point in sweep.points(scale, rows.TEXT):
+        luck = shared.setdefault(point.seed, rng.normal(0, 0.05))
+
+        def around(value: float, luck: float = luck) -> float:
+            return value * (1 + luck) * (1 + NOISE * rng.normal())
+
+        yield _row(sweep, scale, point) | _measured(point, around)
+
+
+def _row(sweep: Sweep, scale: str, point: Point) -> dict[str, Any]:
+    recipe = point.recipe
+    return {
+        "run_id": f"{sweep.name}-{scale}-{point.arm}-s{point.seed}",
+        "sweep": sweep.name,
+        "scale": scale,
+        "arm": point.arm,
+        "seed": point.seed,
+        "outcome": "complete",
+        "spec": codec.dumps(point.spec),
+        "recipe": codec.dumps(recipe),
+        "params": cost.params(point.spec),
+        "active_params": cost.active_params(point.spec),
+        "machine": "made up",
+        "precision": "bf16",
+        "train_tokens": recipe.steps * recipe.batch * recipe.tokens,
+        "expert_load": EXPERTS,
+        "baseline_bytes": 10**8,
+    }
+
+
+def _measured(point: Point, around) -> dict[str, Any]:
+    from_best = abs(np.log(point.recipe.lr / 3e-3))  # the rate that suits every arm
+    loss = {domain: around(2.5 + 0.1 * from_best) for domain in DOMAINS}
+    contexts = point.recipe.contexts
+    return {
+        **{f"{rows.VALID}.{domain}": value for domain, value in loss.items()},
+        **{f"{rows.TEST}.{domain}": value for domain, value in loss.items()},
+        "train_peak_bytes": 10**8 + around(10**9),
+        **{f"cache_bytes.{c}": around(1e6 * c) for c in contexts},
+        **{f"prefill_tokens_per_s.{c}": around(1e4) for c in contexts},
+        **{f"decode_ms.{c}": around(1.0) for c in contexts},
+    }
