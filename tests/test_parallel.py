@@ -20,8 +20,8 @@ from tests.text import write_text
 from tests.together import CUT_AT, SPEC, TIED, engine_of, recipe_of, seen_of
 
 ROOT = Path(__file__).parents[1]
-# fp32: what differs is the order of sums, and what eight steps make of it. A gradient or a balance
-# loss of one half of the batch is off by a hundredth and more.
+# fp32: what differs is the order of sums, and what eight steps make of it, a few in 10 million. A
+# balance loss from the loads of half of the batch is off by four in ten thousand.
 RELATIVE = 1e-5
 SECONDS = 240  # for a machine that is busy; ten or so on one that is not
 
