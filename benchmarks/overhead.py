@@ -4,28 +4,24 @@
 
 Text, tokens and kernels are in their caches before the clock starts, as after any sweep. The
 trials are those of the ratio sweep's `cpu` models, each trained for a few seconds. What is counted
-as training is the sum of the steps' own seconds; everything else is overhead: processes, building,
-held-out loss, speeds, records, the study.
+as training is the sum of the steps' own seconds; everything else is overhead: the command's start,
+processes, building, held-out loss, speeds, records, the study, the table and the figure.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from hybrid.spec import ModelSpec
-from sweeps import execute, figures, jobs, ratio, studies
-from sweeps.storage import open_storage
+from sweeps import figures, ratio
 from sweeps.sweep import Sweep
 from sweeps.trial import provenance
 from sweeps.trial import record as records
-from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.device import choose_device, machine_name
-from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome
 
@@ -52,23 +48,15 @@ SWEEP = Sweep(
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    console = Console(file=sys.stderr, width=120)
+    here = str(Path(__file__).resolve())
     with tempfile.TemporaryDirectory() as folder:
-        job = jobs.Job(
-            sweep=str(Path(__file__).resolve()),
-            scale="cpu",
-            source=PackagedText(),
-            engine=jobs.resolved(Engine(device="cpu")),
-            folder=str(Path(folder) / "overhead"),
-        )
-        plan = job.plan()
-        study = execute.prepare(job, plan, open_storage(studies.sqlite_url(job.records)), console)
+        command = [sys.executable, "-m", "sweeps", "run", here, "--device", "cpu", "--results"]
         begun = time.perf_counter()
-        execute.work(job, plan, study, console)
+        subprocess.run([*command, folder], check=True, stdout=subprocess.DEVNULL)
         wall_s = time.perf_counter() - begun
-        found = records.read(job.records)
-        steps = records.read_curves(job.records)
-    assert all(r.outcome is Outcome.COMPLETE for r in found), "a trial was not completed"
+        found = records.read(Path(folder) / SWEEP.name)
+        steps = records.read_curves(Path(folder) / SWEEP.name)
+    assert [r.outcome for r in found] == [Outcome.COMPLETE] * len(ARMS) * SEEDS
     train_s = sum(steps["seconds"].to_pylist())
     trials_s = sum(r.wall_s for r in found)
     commit, _ = provenance.git_commit()
