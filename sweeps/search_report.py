@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,17 @@ def _drawings(
     names = [objective.name for objective in objectives]
     if not complete:
         return
-    if len(objectives) in (2, 3):
-        yield "pareto", lambda: drawings.plot_pareto_front(study, target_names=names)
+    for first, second in combinations(range(len(names)), 2):
+        pair = (names[first], names[second])
+        yield (
+            f"pareto-{pair[0]}-{pair[1]}",
+            partial(
+                drawings.plot_pareto_front,
+                study,
+                target_names=list(pair),
+                targets=_Pair(first, second),
+            ),
+        )
     for index, name in enumerate(names):
         options: dict[str, Any] = {"target": _Value(index), "target_name": name}
         yield f"slice-{name}", partial(drawings.plot_slice, study, **options)
@@ -105,6 +115,17 @@ def _drawings(
             yield f"importance-{name}", partial(drawings.plot_param_importances, study, **options)
     if len(objectives) == 1:
         yield "history", lambda: drawings.plot_optimization_history(study)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two of a trial's values; which trials are best is still said of all of them."""
+
+    first: int
+    second: int
+
+    def __call__(self, trial: FrozenTrial) -> tuple[float, float]:
+        return trial.values[self.first], trial.values[self.second]
 
 
 @dataclass(frozen=True)
