@@ -20,6 +20,8 @@ from sweeps.patient import PATIENCE_SECONDS, Patience, PatientStorage, passes
 
 FORMS = "sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/NAME or grpc://HOST:PORT"
 SQLITE_BUSY_SECONDS = 60
+# What the later of two says who make the tables at once: of a table, and of the row in it.
+MADE_TWICE = ("already exists", "alembic_version", "version_info")
 # libpq's own names. A server whose machine is gone is noticed by these, not by an answer.
 POSTGRES_CONNECT = {
     "connect_timeout": 10,
@@ -140,7 +142,8 @@ def _relational(parsed: URL, engine_kwargs: dict[str, Any]) -> RDBStorage:
 def _passes_at_opening(error: BaseException) -> bool:
     """As `passes`, and two workers may make the tables at the same moment: one of them fails."""
     made_twice = isinstance(error, exc.IntegrityError | exc.ProgrammingError | exc.OperationalError)
-    return passes(error) or (made_twice and "already exists" in str(error))
+    said = str(error)
+    return passes(error) or (made_twice and any(words in said for words in MADE_TWICE))
 
 
 def _proxy(parsed: URL) -> BaseStorage:

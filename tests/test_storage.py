@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -433,3 +434,20 @@ def test_the_dashboard_opens_a_study(database):
         finally:
             server.kill()
     assert name in [study["study_name"] for study in studies]
+
+
+def _open(url: str) -> None:
+    open_storage(url)
+
+
+@pytest.mark.slow
+def test_many_may_open_a_new_sqlite_file_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    for turn in range(3):
+        url = f"sqlite:///{tmp_path / f'{turn}.sqlite3'}"
+        openers = [context.Process(target=_open, args=(url,)) for _ in range(6)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        assert [opener.exitcode for opener in openers] == [0] * 6
