@@ -1,43 +1,26 @@
 """The command line: python -m ablations lists the findings; --help lists its commands."""
 
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ablations import catalog, page, run
 from ablations.finding import RUN_SCALES
 from sweeps import results
+from sweeps.terminal import console, plain_errors
 
 app = typer.Typer(
     help="Findings of the Jamba paper: claims, designs, and verdicts from records.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOG_WIDTH = 160  # of a table that goes to a file
-console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
 
 Name = Annotated[str, typer.Argument(help="name of a finding, as the list shows them")]
 Scale = Annotated[str, typer.Option(help=f"{', '.join(RUN_SCALES)}; smoke decides nothing")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
-
-
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print what a person got wrong as one sentence, without a traceback, and exit with 2."""
-
-    @wraps(command)
-    def wrapped(*args, **kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, LookupError, OSError, ImportError) as error:
-            Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
-            raise typer.Exit(2) from None
-
-    return wrapped
 
 
 @app.callback(invoke_without_command=True)

@@ -1,14 +1,11 @@
 """The command line: python -m sweeps --help lists its commands."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hybrid import ops as backends
 from hybrid.units import parse_memory
@@ -18,6 +15,7 @@ from sweeps.jobs import Job, Terms
 from sweeps.process import Limits
 from sweeps.proxy import serve
 from sweeps.sweep import Sweep
+from sweeps.terminal import console, plain_errors
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
@@ -28,8 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOG_WIDTH = 160  # of a table that goes to a file
-console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
 OpsName = Annotated[str, typer.Option("--ops", help=f"auto, {', '.join(backends.NAMES)}")]
@@ -41,20 +38,6 @@ TextField = Annotated[str, typer.Option(help="key or column that holds the text"
 Name = Annotated[str, typer.Argument(help="name of a sweep, as `list` shows them, or a .py file")]
 Scale = Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes) or gpu")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
-
-
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print what a person got wrong as one sentence, without a traceback, and exit with 2."""
-
-    @wraps(command)
-    def wrapped(*args, **kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, LookupError, OSError, ImportError) as error:
-            Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
-            raise typer.Exit(2) from None
-
-    return wrapped
 
 
 @app.command(name="list")

@@ -1,10 +1,8 @@
 """A sweep from the first trial to table and figure: what `python -m sweeps run` and `worker` do."""
 
 import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from sweeps.search import Hunt
 from sweeps.slurm import submit
 from sweeps.status import Status
 from sweeps.storage import open_storage, shown
+from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.record import Ledger
@@ -146,7 +145,7 @@ def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
     with SweepProgress(console, len(plan.places()), done) as progress:
         worker = Worker(study=study, plan=plan, ledger=Ledger(job.records), terms=job.terms)
         try:
-            with _terminated_like_interrupted():
+            with termination_as_interrupt():
                 worker.work(progress)
         except KeyboardInterrupt:
             console.print("stopped; finished trials are kept, the same command goes on from here")
@@ -194,17 +193,3 @@ def _touch_what_trials_need(job: Job, plan: Plan, console: Console) -> None:
 
 def _gpus(job: Job) -> Sequence[str]:
     return visible_gpus() if job.engine.device == "cuda" else ()
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Take SIGTERM, which a cluster sends before it kills, for Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

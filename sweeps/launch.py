@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import IO
 
 from hybrid.cost import training_bytes
 from hybrid.spec import ModelSpec, require
+from sweeps.terminal import termination_as_interrupt
 
 RESTARTS = 3
 FIRST_PAUSE_SECONDS = 1.0  # before a worker is started again; doubles
@@ -121,7 +121,7 @@ def launch(
         for number, share in enumerate(shares(workers, own_cores(), gpus))
     ]
     threads = [threading.Thread(target=member.run, daemon=True) for member in members]
-    with _termination_as_interrupt():
+    with termination_as_interrupt():
         try:
             for thread in threads:
                 thread.start()
@@ -236,17 +236,3 @@ def _end(team: Team, members: Sequence[Member], threads: Sequence[threading.Thre
         for member in members:
             member.send(signal.SIGKILL)
         _wait(threads)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Take SIGTERM, which batch systems send, for Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,16 +4,13 @@ The proxy asks for no password: whoever reaches its port may read and change the
 """
 
 import logging
-import signal
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from types import FrameType
 
 import optuna
 
 from sweeps.storage import open_storage, parse, shown
+from sweeps.terminal import termination_as_interrupt
 
 THREADS = 32
 log = logging.getLogger(__name__)
@@ -33,7 +30,7 @@ def serve(
     pool = ThreadPoolExecutor(threads)
     log.warning("serving %s as grpc://%s:%d; Ctrl-C ends it", shown(storage), host, port)
     try:
-        with _termination_as_interrupt(), warnings.catch_warnings():
+        with termination_as_interrupt(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.run_grpc_proxy_server(opened, host=host, port=port, thread_pool=pool)
     except KeyboardInterrupt:
@@ -43,15 +40,3 @@ def serve(
     finally:
         opened.patience.end()  # calls that wait for the database would keep the process
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
