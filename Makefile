@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SCALE ?= cpu
-# As in sweeps/process.py, for the tests.
+# As in sweeps/work/process.py, for the tests.
 export GOMP_SPINCOUNT ?= 3000
 
 .PHONY: demo test check lint services docs clean chaos

@@ -6,9 +6,9 @@ from rich.console import Console
 
 from ablations.run import Execute
 from sweeps.execute import execute
-from sweeps.jobs import Job, resolved
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
+from sweeps.work.jobs import Job, resolved
 
 
 def executor(

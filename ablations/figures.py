@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sweeps import results
-from sweeps.figures import COLOURS, MARKERS, STYLE, label, spread_labels
-from sweeps.table import by_arm
+from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.table import by_arm
 
 
 def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:

@@ -7,10 +7,9 @@ by the comparison alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import inf
-from typing import Any
 
 import pandas as pd
 
@@ -68,7 +67,7 @@ def tuning_sweep(sweep: Sweep, rates: Rates, scale: str) -> Sweep:
         arm, lr = points[name]
         spec, recipe = sweep.point(arm, seed, size)
         short = (min(recipe.contexts),)
-        return spec, replace(untested(recipe), lr=lr, contexts=short)
+        return spec, replace(recipe, measure_test=False, lr=lr, contexts=short)
 
     return Sweep(
         name=f"{sweep.name}-lr",
@@ -88,20 +87,7 @@ def arm_name(arm: str, lr: float) -> str:
 
 def tested(recipe: Recipe) -> Recipe:
     """Return the recipe with the test split measured at its end."""
-    return _measure_test(recipe, True)
-
-
-def untested(recipe: Recipe) -> Recipe:
-    return _measure_test(recipe, False)
-
-
-def _measure_test(recipe: Recipe, wanted: bool) -> Recipe:
-    # Until Recipe has the field nothing measures the test split, and every verdict that needs it
-    # says that it is missing (rows.losses).
-    if "measure_test" not in {f.name for f in fields(Recipe)}:
-        return recipe
-    changes: dict[str, Any] = {"measure_test": wanted}
-    return replace(recipe, **changes)
+    return replace(recipe, measure_test=True)
 
 
 def _at_scale(sweep: Sweep, scale: str, rates: Mapping[str, float]) -> Sweep:

@@ -22,17 +22,19 @@ import pandas as pd
 import psutil
 from optuna.trial import TrialState
 
-from sweeps import jobs, results, studies
-from sweeps.jobs import Job, Terms
-from sweeps.process import process_context
-from sweeps.replay import ATTEMPTS
-from sweeps.storage import open_storage
+from sweeps import results
+from sweeps.study import studies
+from sweeps.study.replay import ATTEMPTS
+from sweeps.study.storage import open_storage
 from sweeps.trial import provenance
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.engine import Engine
 from sweeps.trial.record import Ledger, Outcome
-from sweeps.worker import Worker
+from sweeps.work import jobs
+from sweeps.work.jobs import Job, Terms
+from sweeps.work.process import process_context
+from sweeps.work.worker import Worker
 from tests import tiny_sweep
 from tests.text import write_text
 

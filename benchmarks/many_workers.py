@@ -3,7 +3,7 @@
     python -m benchmarks.many_workers --workers 1000 --trials 4000 --proxy
 
 Workers are threads of a few processes, each with its own storage client: a thousand interpreters
-would measure this machine's memory. A trial is what `sweeps.worker` asks of the storage (ask, two
+would measure this machine's memory. A trial is what a worker asks of the storage (ask, two
 parameters, heartbeats, tell) around a sleep. Without --storage a PostgreSQL of its own is started,
 as in the tests. It reports and fails unless each trial that was enqueued is complete exactly once.
 """
@@ -29,9 +29,9 @@ import psycopg
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import make_url
 
-from sweeps.beat import Beat
-from sweeps.queue import Queue
-from sweeps.storage import open_storage
+from sweeps.study.beat import Beat
+from sweeps.study.queue import Queue
+from sweeps.study.storage import open_storage
 from tests.services import Proxy, postgres
 
 STUDY = "many-workers"

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hybrid.spec import ModelSpec
-from sweeps import figures, ratio
+from sweeps import ratio
+from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial import provenance
 from sweeps.trial import record as records

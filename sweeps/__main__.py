@@ -9,16 +9,17 @@ import typer
 
 from hybrid import ops as backends
 from hybrid.units import parse_memory
-from sweeps import catalog, compact, docs, exchange, execute, report, results, status_report, table
+from sweeps import catalog, compact, docs, exchange, execute, results
 from sweeps.bench import cli as bench_cli
-from sweeps.jobs import Job, Terms
-from sweeps.process import Limits
-from sweeps.proxy import serve
+from sweeps.show import report, status_report, table
+from sweeps.study.proxy import serve
 from sweeps.sweep import Sweep
 from sweeps.terminal import console, plain_errors
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
+from sweeps.work.jobs import Job, Terms
+from sweeps.work.process import Limits
 
 app = typer.Typer(
     help="Sweeps of small hybrid language models: run them, tabulate them, plot them.",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sweeps import moe_grid, ratio, ratio_lr, tradeoff
-from sweeps.search import Search
+from sweeps.plans.search import Search
 from sweeps.sweep import Sweep
 
 SWEEPS: dict[str, Sweep | Search] = {
@@ -43,5 +43,7 @@ def _of_file(path: Path) -> Sweep | Search:
     spec.loader.exec_module(module)
     sweep = getattr(module, "SWEEP", None)
     if not isinstance(sweep, (Sweep, Search)):
-        raise ValueError(f"{path} must define SWEEP, a sweeps.sweep.Sweep or sweeps.search.Search")
+        raise ValueError(
+            f"{path} must define SWEEP, a sweeps.sweep.Sweep or sweeps.plans.search.Search"
+        )
     return sweep

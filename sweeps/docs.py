@@ -6,11 +6,12 @@
 from dataclasses import fields
 from pathlib import Path
 
-from sweeps import measured_laws, ratio, results, table
+from sweeps import measured_laws, ratio, results
 from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
+from sweeps.show import table
 from sweeps.trial.columns import Change, schema_of
 from sweeps.trial.record import CHANGES, Record
 

@@ -12,21 +12,23 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
-from sweeps import jobs, process, report, status, studies
-from sweeps.grid import Grid
-from sweeps.jobs import Job
-from sweeps.launch import launch, visible_gpus
-from sweeps.plan import Plan
-from sweeps.progress import SweepProgress
-from sweeps.search import Hunt
-from sweeps.slurm import submit
-from sweeps.status import Status
-from sweeps.storage import open_storage, shown
+from sweeps.plans.grid import Grid
+from sweeps.plans.plan import Plan
+from sweeps.plans.search import Hunt
+from sweeps.show import report
+from sweeps.show.progress import SweepProgress
+from sweeps.study import status, studies
+from sweeps.study.status import Status
+from sweeps.study.storage import open_storage, shown
 from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.record import Ledger
-from sweeps.worker import Worker
+from sweeps.work import jobs, process
+from sweeps.work.jobs import Job
+from sweeps.work.launch import launch, visible_gpus
+from sweeps.work.slurm import submit
+from sweeps.work.worker import Worker
 
 
 def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:

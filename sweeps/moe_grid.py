@@ -7,7 +7,8 @@ from itertools import product
 
 from hybrid.jamba import jamba
 from hybrid.spec import Attention, ModelSpec, MoE
-from sweeps import figures, ratio
+from sweeps import ratio
+from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 

@@ -13,7 +13,7 @@ from hybrid import cost
 from hybrid.fit import fit
 from hybrid.jamba import jamba, parse_ratio
 from hybrid.spec import Attention, ModelSpec
-from sweeps import figures
+from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 

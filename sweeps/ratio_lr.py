@@ -13,7 +13,8 @@ from itertools import product
 import pandas as pd
 
 from hybrid.spec import ModelSpec
-from sweeps import figures, ratio, results
+from sweeps import ratio, results
+from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 

@@ -13,14 +13,14 @@ from hybrid.fit import fit
 from hybrid.jamba import jamba, parse_ratio
 from hybrid.spec import Attention, Mamba, ModelSpec, MoE, Rope
 from sweeps import ratio
-from sweeps.objectives import (
+from sweeps.plans.objectives import (
     bits_per_byte,
     cache_bytes,
     decode_tokens_per_s,
     expert_budget,
     memory_budget,
 )
-from sweeps.search import Search
+from sweeps.plans.search import Search
 from sweeps.trial.recipe import Precision, Recipe
 
 N_TRIALS = {"smoke": 6, "cpu": 24, "gpu": 200}

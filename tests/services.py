@@ -118,7 +118,7 @@ class Proxy:
 
     def start(self) -> None:
         code = (
-            "import sys; from sweeps.proxy import serve; "
+            "import sys; from sweeps.study.proxy import serve; "
             "serve(sys.argv[1], host='127.0.0.1', port=int(sys.argv[2]))"
         )
         command = [sys.executable, "-c", code, self._storage, str(self.port)]

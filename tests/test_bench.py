@@ -30,9 +30,9 @@ from sweeps.bench.reckon import shares, timed
 from sweeps.bench.record import Row, Status
 from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
-from sweeps.process import process_context
 from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
+from sweeps.work.process import process_context
 
 PEERS = {
     "transformers": "transformers",

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from sweeps import __main__ as cli
 from sweeps import docs
-from sweeps.jobs import Job
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
+from sweeps.work.jobs import Job
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

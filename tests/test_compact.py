@@ -19,10 +19,10 @@ import pytest
 from sweeps import compact as compacting
 from sweeps import results
 from sweeps.compact import compact
-from sweeps.process import process_context
 from sweeps.trial import parquet
 from sweeps.trial import record as records
 from sweeps.trial.record import Record
+from sweeps.work.process import process_context
 from tests.test_record import STEP, complete, failed, settle
 
 RECORD = complete()

@@ -11,7 +11,6 @@ from hybrid.jamba import jamba
 from hybrid.spec import Attention, MoE
 from sweeps import __main__ as cli
 from sweeps import results
-from sweeps.process import run_in_process
 from sweeps.sweep import Point
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
@@ -19,6 +18,7 @@ from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Record
+from sweeps.work.process import run_in_process
 
 transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 

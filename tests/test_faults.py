@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from sweeps import studies
-from sweeps import worker as workers
-from sweeps.storage import open_storage
+from sweeps.study import studies
+from sweeps.study.storage import open_storage
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
+from sweeps.work import worker as workers
 from tests.workers import (
     FILE,
     PLACES,

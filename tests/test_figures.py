@@ -9,8 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
-from sweeps import docs, figures, ratio, ratio_lr, results, table
-from sweeps.statistics import interval
+from sweeps import docs, ratio, ratio_lr, results
+from sweeps.show import figures, table
+from sweeps.show.statistics import interval
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome

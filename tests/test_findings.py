@@ -82,7 +82,7 @@ def test_tuning_and_comparison_share_no_seed_and_tuning_reads_no_test(finding: F
             continue
         assert not set(tuning.seeds[scale]) & set(comparison.sweep.seeds[scale])
         for point in tuning.points(scale, rows.TEXT):
-            assert not getattr(point.recipe, "measure_test", False)
+            assert not point.recipe.measure_test
 
 
 @every_finding

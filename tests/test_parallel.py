@@ -131,7 +131,7 @@ def test_a_trial_of_a_sweep_is_done_by_two_and_found(text, cached, tmp_path):
     home.path.mkdir(parents=True)
     run_folder.write_config(home, failed, recipe, label, engine)
     records.write(failed, [], tmp_path)
-    command = ("sweeps.together", str(home.config), "--parallel", "fsdp")
+    command = ("sweeps.work.together", str(home.config), "--parallel", "fsdp")
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     before, record = records.read(tmp_path)

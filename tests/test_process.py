@@ -18,7 +18,6 @@ import psutil
 import pytest
 import torch
 
-from sweeps.process import Limits, run_in_process
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial import weights
@@ -30,6 +29,7 @@ from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log
 from sweeps.trial.train import Step
+from sweeps.work.process import Limits, run_in_process
 from tests.faults import Harm
 from tests.models import SPECS
 from tests.test_checkpoint import fill, small_disk

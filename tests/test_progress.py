@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from sweeps import ratio
-from sweeps.progress import SweepProgress
+from sweeps.show.progress import SweepProgress
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Outcome

@@ -13,8 +13,9 @@ from optuna.trial import FixedTrial, TrialState, create_trial
 
 from hybrid import cost
 from hybrid.spec import MLP, Layer, ModelSpec
-from sweeps import pareto, tradeoff
-from sweeps.objectives import (
+from sweeps import tradeoff
+from sweeps.plans import pareto
+from sweeps.plans.objectives import (
     bits_per_byte,
     cache_bytes,
     decode_latency,
@@ -23,9 +24,9 @@ from sweeps.objectives import (
     memory_budget,
     params_budget,
 )
-from sweeps.plan import LENIENT, Judge, NotComplete, Refused
-from sweeps.rules import EARLY, RUNGS
-from sweeps.search import LR_AT_EDGE, Hunt, OverBudget, Search
+from sweeps.plans.plan import LENIENT, Judge, NotComplete, Refused
+from sweeps.plans.rules import EARLY, RUNGS
+from sweeps.plans.search import LR_AT_EDGE, Hunt, OverBudget, Search
 from sweeps.sweep import Point
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event, Speeds

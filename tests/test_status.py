@@ -13,10 +13,11 @@ from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
-from sweeps import status, status_report
-from sweeps.beat import BEAT
-from sweeps.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID
-from sweeps.status import State, Status
+from sweeps.show import status_report
+from sweeps.study import status
+from sweeps.study.beat import BEAT
+from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID
+from sweeps.study.status import State, Status
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.recipe import Recipe

@@ -20,11 +20,11 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import exc
 
-from sweeps import beat
-from sweeps.beat import Beat, Place, Watchman
-from sweeps.patient import Patience, PatientStorage, SharedReads, StorageAway
-from sweeps.queue import Queue
-from sweeps.storage import open_storage, parse, shown
+from sweeps.study import beat
+from sweeps.study.beat import Beat, Place, Watchman
+from sweeps.study.patient import Patience, PatientStorage, SharedReads, StorageAway
+from sweeps.study.queue import Queue
+from sweeps.study.storage import open_storage, parse, shown
 from tests import services
 
 STORAGES = [
@@ -148,7 +148,8 @@ def test_a_dead_trial_is_handed_to_one_watchman_and_its_worker_is_told(url):
 def test_a_trial_of_a_process_that_is_gone_is_stale_at_once(tmp_path):
     study = new_study(open_storage(f"sqlite:///{tmp_path}/s.sqlite3"))
     code = (
-        "import sys, os; from tests.test_storage import again; from sweeps.beat import Place\n"
+        "import sys, os; from sweeps.study.beat import Place; "
+        "from tests.test_storage import again\n"
         "study = again(*sys.argv[1:]); trial = study.ask(); place = Place.here()\n"
         "trial.set_user_attr('beat', dict(count=0, every_s=5.0, host=place.host,"
         " pid=place.pid, born=place.born))\n"
@@ -254,7 +255,7 @@ def test_a_database_that_goes_away_and_comes_back_loses_nothing(through, postgre
     assert not alive.lost
     assert sorted(t.value for t in again(url).trials) == list(range(8))
     if through == "postgres":
-        messages = [r.message for r in caplog.records if r.name == "sweeps.patient"]
+        messages = [r.message for r in caplog.records if r.name == "sweeps.study.patient"]
         assert sum("is away" in m for m in messages) == sum("is back" in m for m in messages) == 1
 
 

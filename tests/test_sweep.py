@@ -4,8 +4,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hybrid import cost
-from sweeps import catalog, ratio, studies
-from sweeps.process import run_in_process
+from sweeps import catalog, ratio
+from sweeps.study import studies
 from sweeps.trial import weights
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.data.streams import open_tokens
@@ -13,6 +13,7 @@ from sweeps.trial.engine import Engine
 from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Precision
 from sweeps.trial.record import Label, Ledger, Outcome
+from sweeps.work.process import run_in_process
 from tests import tiny_sweep
 from tests.workers import Notes, forget_study, job, worker
 

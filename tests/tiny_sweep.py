@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hybrid.spec import ModelSpec
-from sweeps import figures
+from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 from tests.models import HYBRID, SPECS

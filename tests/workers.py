@@ -10,17 +10,19 @@ from pathlib import Path
 import pandas as pd
 from optuna.trial import TrialState
 
-from sweeps import jobs, results, studies
-from sweeps.jobs import Job, Terms
-from sweeps.process import process_context
-from sweeps.storage import open_storage
+from sweeps import results
+from sweeps.study import studies
+from sweeps.study.storage import open_storage
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
 from sweeps.trial.record import Ledger, Outcome, Record
-from sweeps.worker import Worker
+from sweeps.work import jobs
+from sweeps.work.jobs import Job, Terms
+from sweeps.work.process import process_context
+from sweeps.work.worker import Worker
 from tests import tiny_sweep
 
 FILE = str(Path(tiny_sweep.__file__))

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from hybrid.spec import require
 from hybrid.units import parse_memory
-from sweeps import figures
 from sweeps.bench import entries, figure, limits, limits_table, profile, record, run, table
 from sweeps.bench.options import (
     COMPILE_HELP,
@@ -38,6 +37,7 @@ from sweeps.bench.options import (
 )
 from sweeps.bench.setting import Phase
 from sweeps.results import LOCAL
+from sweeps.show import figures
 from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
 

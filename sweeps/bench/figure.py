@@ -21,7 +21,7 @@ from sweeps.bench import limits, profile, record
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.record import Row, Status
 from sweeps.bench.setting import Phase
-from sweeps.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
 
 # Equal in all rows, or their points are not comparable.
 ALIKE = ["machine", "threads", "precision", "width", "depth", "vocab"]

@@ -22,8 +22,8 @@ from sweeps.bench.contender import Contender
 from sweeps.bench.entries import ALL
 from sweeps.bench.phases import decode, task
 from sweeps.bench.setting import Phase, Setting
-from sweeps.process import process_context
 from sweeps.trial.device import PeakMemory
+from sweeps.work.process import process_context
 
 CLEAR_REFS = Path("/proc/self/clear_refs")  # Linux; elsewhere a peak counts from the birth
 

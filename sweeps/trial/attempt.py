@@ -17,6 +17,7 @@ from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
 from sweeps.trial.data.batches import Batch, train_batch
+from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import Tokens, open_tokens
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
 from sweeps.trial.engine import Compile, Engine, Parallel
@@ -80,11 +81,28 @@ class Attempt:
         model = self.team.whole_model(model)
         if self.team.first:
             self.keep(model)
-            losses = {d: held_out_loss(model, tokens, d, recipe, precision) for d in tokens.domains}
+            found = self._held_out(model, tokens, precision)
             if not self.cheap_first:
                 self.seen |= asdict(self._speeds(model, precision))
-            self.seen |= _held_out_columns(losses) | {"outcome": Outcome.COMPLETE, "error": None}
+            self.seen |= found | {"outcome": Outcome.COMPLETE, "error": None}
         self.seen = self.team.from_first(self.seen)
+
+    def _held_out(self, model: HybridLM, tokens: Tokens, precision: Precision) -> dict[str, Any]:
+        """Return the columns of held-out text; the test split's only where the recipe asks."""
+
+        def losses(split: Split) -> dict[str, HeldOut]:
+            return {
+                domain: held_out_loss(model, tokens, domain, self.recipe, precision, split)
+                for domain in tokens.domains
+            }
+
+        valid = losses(Split.VALID)
+        test = losses(Split.TEST) if self.recipe.measure_test else None
+        return {
+            "valid_bits_per_byte": _bits(valid),
+            "test_bits_per_byte": test and _bits(test),
+            "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
+        }
 
     def _estimate(self, precision: Precision, device: torch.device) -> int | None:
         """Return the bytes that training takes in one process; None where no formula tells."""
@@ -166,12 +184,8 @@ def columns_of(curve: Sequence[Step]) -> dict[str, Any]:
     }
 
 
-def _held_out_columns(losses: dict[str, HeldOut]) -> dict[str, Any]:
-    loads = [loss.loads for loss in losses.values()]
-    return {
-        "valid_bits_per_byte": {domain: loss.bits_per_byte for domain, loss in losses.items()},
-        "expert_load": _mean_loads(loads) or None,
-    }
+def _bits(losses: dict[str, HeldOut]) -> dict[str, float]:
+    return {domain: loss.bits_per_byte for domain, loss in losses.items()}
 
 
 def _mean_loads(loads: list[tuple[tuple[float, ...], ...]]) -> list[list[float]]:

@@ -36,16 +36,21 @@ class HeldOut:
 
 @torch.inference_mode()
 def held_out_loss(
-    model: HybridLM, tokens: Tokens, domain: str, recipe: Recipe, precision: Precision
+    model: HybridLM,
+    tokens: Tokens,
+    domain: str,
+    recipe: Recipe,
+    precision: Precision,
+    split: Split = Split.VALID,
 ) -> HeldOut:
-    """Return the loss on the valid split of `domain`, in windows of the training length."""
+    """Return the loss on a split of `domain`, in windows of the training length."""
     model.eval()
     device = model.embed.weight.device
     nats, n_bytes, n_windows = 0.0, 0, 0
     loads: list[Tensor] = []
     for ids_BT, targets_BT in held_out(
         tokens,
-        split=Split.VALID,
+        split=split,
         domain=domain,
         length=recipe.tokens,
         batch=recipe.batch,

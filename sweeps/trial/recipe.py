@@ -41,6 +41,7 @@ class Recipe:
     seed: int = 0  # of the initial weights and of the order of the data
     valid_tokens: int = 65_536  # at most, for each domain
     contexts: tuple[int, ...] = (1024,)  # tokens read before prefill and decode are timed
+    measure_test: bool = False  # the test split too, at the end: for what nothing more is chosen by
 
     def __post_init__(self):
         require_positive(
@@ -64,6 +65,10 @@ class Recipe:
         require(
             type(self.seed) is int and self.seed >= 0,
             f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
+        )
+        require(
+            type(self.measure_test) is bool,
+            f"Recipe: measure_test={self.measure_test!r} must be True or False",
         )
         require(
             isinstance(self.precision, Precision),

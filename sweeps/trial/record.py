@@ -130,6 +130,11 @@ class Record:
     valid_bits_per_byte: dict[str, float] | None = column(
         "held-out loss of each domain", "bits/byte", optional=True
     )
+    test_bits_per_byte: dict[str, float] | None = column(
+        "the same of text that nothing is chosen by; only where the recipe asks for it",
+        "bits/byte",
+        optional=True,
+    )
     expert_load: list[list[float]] | None = column(
         "for each router, choices of each expert per held-out token", "choices/token", optional=True
     )
@@ -171,6 +176,7 @@ CHANGES = (
     Change(version=3, commit="c6350ee", added=("compiled",)),
     Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
     Change(version=5, commit="c57849c", added=("parallel", "world_size")),
+    Change(version=6, commit="HEAD", added=("test_bits_per_byte",)),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)

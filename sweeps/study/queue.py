@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from sweeps.patient import WAITING
+from sweeps.study.patient import WAITING
 
 TRIES = 12  # so often too late, and the list is read again
 

@@ -9,15 +9,15 @@ from optuna.study import Study
 from hybrid import codec
 from hybrid import ops as backends
 from sweeps import catalog
-from sweeps.grid import Grid
-from sweeps.plan import Plan
-from sweeps.process import NO_LIMITS, Limits
-from sweeps.search import Hunt, Search
+from sweeps.plans.grid import Grid
+from sweeps.plans.plan import Plan
+from sweeps.plans.search import Hunt, Search
 from sweeps.sweep import Sweep
 from sweeps.trial.checkpoint import EVERY_SECONDS
 from sweeps.trial.data.sources import Source
 from sweeps.trial.device import choose_device
 from sweeps.trial.engine import Engine
+from sweeps.work.process import NO_LIMITS, Limits
 
 JOB = "job"  # user attribute of a study
 

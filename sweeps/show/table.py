@@ -8,7 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from sweeps.results import complete, keys
-from sweeps.statistics import interval
+from sweeps.show.statistics import interval
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sweeps.status import reason
+from sweeps.study.status import reason
 from sweeps.sweep import Point
 from sweeps.trial.events import Event
 from sweeps.trial.record import Outcome, Record

@@ -1,7 +1,7 @@
 """One trial in a process of its own, so that its memory peak is its own and its death is only its.
 
 The process is forked from a server that has done once what every trial would do again
-(`sweeps/preloaded.py`), so a trial starts in a tenth of a second. It writes its record itself
+(`sweeps/work/preloaded.py`), so a trial starts in a tenth of a second. It writes its record itself
 (`sweeps/trial/child.py`); this side watches, keeps it within its limits, and writes the record of a
 process that died.
 """
@@ -157,12 +157,12 @@ def _touch_kernels(engine: Engine) -> None:
 
 
 def process_context() -> multiprocessing.context.ForkServerContext:
-    """Return what forks processes from a server that has loaded `sweeps.preloaded`."""
+    """Return what forks processes from a server that has loaded `sweeps.work.preloaded`."""
     # Both have an effect only before torch is loaded, or the process begun: hence not in the trial.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     os.environ.setdefault("GLIBC_TUNABLES", HEAP)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "sweeps.preloaded"])
+    context.set_forkserver_preload(["__main__", "sweeps.work.preloaded"])
     return context
 
 

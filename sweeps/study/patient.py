@@ -4,7 +4,7 @@ What may be repeated is decided for each call. Reads, attributes, parameters and
 may: Optuna writes them as "set to", and twice is once. A new trial carries a token, so that after a
 lost answer it is looked for before another is made. A change of state is read back. What cannot be
 known (did the claim that got no answer succeed?) is answered so that no trial is done twice: the
-claim counts as lost, and a trial that nobody holds falls silent and is retried (`sweeps/beat.py`).
+claim counts as lost, and a trial that nobody holds falls silent and is retried (beat.py).
 
 It wraps the cached storage, not the other way round: Optuna puts its cache only around a bare
 RDBStorage and takes any other storage as it is, and a cache outside would hold its lock, and so

@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import BaseTrial
 
-from sweeps.plan import Direction, History, Obtain
+from sweeps.plans.plan import Direction, History, Obtain
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Source
 from sweeps.trial.engine import Engine

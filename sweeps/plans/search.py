@@ -30,10 +30,10 @@ from optuna.trial import BaseTrial
 
 from hybrid import codec
 from hybrid.spec import ModelSpec
-from sweeps.grid import mean_bits_per_byte
-from sweeps.objectives import Constraint, Objective
-from sweeps.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
-from sweeps.rules import Limits, ParetoRule, PrunerRule, Window
+from sweeps.plans.grid import mean_bits_per_byte
+from sweeps.plans.objectives import Constraint, Objective
+from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
+from sweeps.plans.rules import Limits, ParetoRule, PrunerRule, Window
 from sweeps.sweep import Point
 from sweeps.trial.data.sources import PackagedText, Source
 from sweeps.trial.engine import Engine
@@ -64,8 +64,8 @@ class Search:
     sampler: Callable[[int], BaseSampler] = lambda seed: TPESampler(seed=seed)
     pruner: Callable[[], BasePruner] = NopPruner
     rungs: tuple[float, ...] = ()  # fractions of the steps where a run may be ended
-    slack: Mapping[str, float] = field(default_factory=dict)  # see sweeps/rules.py
-    margin: float = 0.0  # nats per token; see sweeps/rules.py
+    slack: Mapping[str, float] = field(default_factory=dict)  # see sweeps/plans/rules.py
+    margin: float = 0.0  # nats per token; see sweeps/plans/rules.py
 
     def __post_init__(self):
         if not self.objectives:

@@ -4,7 +4,7 @@
     postgresql+psycopg://user:password@host/name     a server (extra `postgres`)
     grpc://host:port                                 Optuna's proxy before a server (extra `grpc`)
 
-What is opened waits for a database that is away (`sweeps/patient.py`).
+What is opened waits for a database that is away (`sweeps/study/patient.py`).
 """
 
 import warnings
@@ -16,7 +16,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Connection, event, exc
 from sqlalchemy.engine import URL, make_url
 
-from sweeps.patient import PATIENCE_SECONDS, Patience, PatientStorage, passes
+from sweeps.study.patient import PATIENCE_SECONDS, Patience, PatientStorage, passes
 
 FORMS = "sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/NAME or grpc://HOST:PORT"
 SQLITE_BUSY_SECONDS = 60

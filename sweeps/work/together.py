@@ -1,6 +1,6 @@
 """One trial that an earlier process was asked for, done by several processes together.
 
-    torchrun --nproc-per-node 8 -m sweeps.together FOLDER/runs/RUN-0/config.json --parallel fsdp
+    torchrun --nproc-per-node 8 -m sweeps.work.together FOLDER/runs/RUN-0/config.json
 
 CONFIG is what every run's folder holds, a run that was out of memory too. Up to rounding the
 result is that of one process, so the record answers for the trial that was asked for: it has its

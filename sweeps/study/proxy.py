@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 
-from sweeps.storage import open_storage, parse, shown
+from sweeps.study.storage import open_storage, parse, shown
 from sweeps.terminal import termination_as_interrupt
 
 THREADS = 32

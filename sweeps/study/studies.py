@@ -15,8 +15,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeps.plan import Plan
-from sweeps.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
+from sweeps.plans.plan import Plan
+from sweeps.study.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
 from sweeps.trial.record import Ledger
 
 REFUSALS = 50  # a place where so much was over budget is given up

@@ -19,9 +19,9 @@ from statistics import mean
 
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
-from sweeps.objectives import Constraint, Objective
-from sweeps.pareto import at_least_as_good
-from sweeps.plan import History
+from sweeps.plans.objectives import Constraint, Objective
+from sweeps.plans.pareto import at_least_as_good
+from sweeps.plans.plan import History
 from sweeps.trial.events import Event, Speeds
 from sweeps.trial.train import Step
 

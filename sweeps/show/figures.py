@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from sweeps.results import keys
-from sweeps.statistics import interval
-from sweeps.table import by_arm
+from sweeps.show.statistics import interval
+from sweeps.show.table import by_arm
 
 # Okabe and Ito's colours without the yellow: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

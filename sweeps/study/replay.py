@@ -13,7 +13,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 
-from sweeps.plan import LENIENT, Judge, Missing, NotComplete, Note, Plan, Refused
+from sweeps.plans.plan import LENIENT, Judge, Missing, NotComplete, Note, Plan, Refused
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.events import Speeds

@@ -10,13 +10,12 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sweeps import studies
-from sweeps.beat import GRACE_SECONDS, Beat, Watchman
-from sweeps.jobs import Terms
-from sweeps.plan import LENIENT, Judge, NotComplete, Plan, Refused
-from sweeps.process import run_in_process
-from sweeps.queue import Queue
-from sweeps.replay import (
+from sweeps.plans.plan import LENIENT, Judge, NotComplete, Plan, Refused
+from sweeps.plans.search import OverBudget
+from sweeps.study import studies
+from sweeps.study.beat import GRACE_SECONDS, Beat, Watchman
+from sweeps.study.queue import Queue
+from sweeps.study.replay import (
     ATTEMPTS,
     DUPLICATE,
     OUTCOME,
@@ -29,19 +28,20 @@ from sweeps.replay import (
     is_open,
     outcome_of,
 )
-from sweeps.search import OverBudget
 from sweeps.sweep import Point
 from sweeps.trial import record as records
 from sweeps.trial.events import Event, Stop
 from sweeps.trial.record import Label, Ledger, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, run_id
+from sweeps.work.jobs import Terms
+from sweeps.work.process import run_in_process
 
 WAIT_SECONDS = 1.0
 DEATHS = 20  # a place whose workers died this often while it ran is given up
 
 
 class Watcher(Protocol):
-    """What wants to see the work go on, such as `sweeps.progress.SweepProgress`."""
+    """What wants to see the work go on, such as `sweeps.show.progress.SweepProgress`."""
 
     def started(self, point: Point) -> None: ...
     def event(self, event: Event) -> None: ...

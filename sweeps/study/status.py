@@ -2,7 +2,7 @@
 
 Read from three places, none of which is changed: the study says what runs and waits, the records
 what has ended and how, the folder of a run (sweeps/trial/run_folder.py) how far it has come. How it
-looks is sweeps/status_report.py's.
+looks is sweeps/show/status_report.py's.
 """
 
 import csv
@@ -18,8 +18,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.beat import BEAT
-from sweeps.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
+from sweeps.study.beat import BEAT
+from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
 from sweeps.sweep import Point
 from sweeps.trial.record import Ledger, Outcome, Record
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from hybrid import cost
 from hybrid.spec import ModelSpec, MoE
 from hybrid.units import parse_memory
-from sweeps.grid import mean_bits_per_byte
-from sweeps.plan import Direction
+from sweeps.plans.grid import mean_bits_per_byte
+from sweeps.plans.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
 from sweeps.trial.recipe import Precision, Recipe

@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as drawings
 from rich.table import Table
 
-from sweeps import studies
-from sweeps.figures import STYLE, save
-from sweeps.plan import Plan
-from sweeps.replay import OUTCOME, REFUSED
-from sweeps.search import LR_AT_EDGE, Hunt
+from sweeps.plans.plan import Plan
+from sweeps.plans.search import LR_AT_EDGE, Hunt
+from sweeps.show.figures import STYLE, save
+from sweeps.study import studies
+from sweeps.study.replay import OUTCOME, REFUSED
 from sweeps.trial.record import Ledger
 
 MOST_ROWS = 30

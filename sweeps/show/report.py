@@ -7,10 +7,11 @@ import pandas as pd
 from rich.table import Table
 
 from hybrid import codec
-from sweeps import figures, results, search_report, table
-from sweeps.grid import Grid
-from sweeps.plan import Plan
-from sweeps.search import Hunt, Search
+from sweeps import results
+from sweeps.plans.grid import Grid
+from sweeps.plans.plan import Plan
+from sweeps.plans.search import Hunt, Search
+from sweeps.show import figures, search_report, table
 from sweeps.sweep import Sweep
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe

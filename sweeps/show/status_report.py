@@ -11,7 +11,7 @@ from rich.live import Live as Refreshed
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.status import Live, State, Status, Task
+from sweeps.study.status import Live, State, Status, Task
 
 STYLES = {
     State.DONE: "green",

@@ -1,0 +1,1 @@
+"""Processes that do the work: workers, the trials they start, and where both run."""
