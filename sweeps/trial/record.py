@@ -176,7 +176,7 @@ CHANGES = (
     Change(version=3, commit="c6350ee", added=("compiled",)),
     Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
     Change(version=5, commit="c57849c", added=("parallel", "world_size")),
-    Change(version=6, commit="HEAD", added=("test_bits_per_byte",)),
+    Change(version=6, commit="0c224ad", added=("test_bits_per_byte",)),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)
