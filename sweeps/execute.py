@@ -56,10 +56,12 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
 
 def prepare(job: Job, plan: Plan, storage: BaseStorage, console: Console) -> Study:
     """Make or find the study and let wait what is left to do. Text and kernels are made ready."""
-    _touch_what_trials_need(job, plan, console)
+    process.begin_loading()
+    _open_texts(job, plan, console)
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     jobs.attach(study, job)
     studies.restore(study, plan, Ledger(job.records))
+    process.warm_up(job.engine)
     return study
 
 
@@ -182,15 +184,14 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
     )
 
 
-def _touch_what_trials_need(job: Job, plan: Plan, console: Console) -> None:
-    """Do once, before any trial is timed, what the first would pay for: text and kernels."""
+def _open_texts(job: Job, plan: Plan, console: Console) -> None:
+    """Make the tokens that trials read, before any trial is timed."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (about a minute the first time)")
     for vocab in plan.vocabularies():
         tokens = open_tokens(job.source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
-    process.warm_up(job.engine)
 
 
 def _gpus(job: Job) -> Sequence[str]:

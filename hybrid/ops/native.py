@@ -1,5 +1,7 @@
 """Ops for which torch has kernels, on any device. Meaning: `hybrid/ops/reference.py`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,12 +71,16 @@ def grouped(x_nD: Tensor, weight_XFD: Tensor, count_X: Tensor) -> Tensor:
         x_nD = F.pad(x_nD, [0, wide_D - D])
         weight_XFD = F.pad(weight_XFD, [0, wide_D - D, 0, wide_F - F_out])
     ends_X = count_X.cumsum(0).to(torch.int32)
-    product = F.grouped_mm if x_nD.dtype is torch.bfloat16 else _grouped_mm_uncompiled
+    product = _grouped_mm(x_nD.dtype)
     return product(x_nD, weight_XFD.transpose(1, 2), offs=ends_X)[:, :F_out]
 
 
-# torch.compile's rules for the grouped product know bfloat16 alone.
-_grouped_mm_uncompiled = torch.compiler.disable(F.grouped_mm)
+def _grouped_mm(dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Return torch's grouped product, left out of a graph whose rules know bfloat16 alone."""
+    if dtype is torch.bfloat16 or not torch.compiler.is_compiling():
+        return F.grouped_mm
+    excluded: Callable[..., Tensor] = torch.compiler.disable(F.grouped_mm)  # loads the compiler
+    return excluded
 
 
 def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:

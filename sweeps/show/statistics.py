@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to load
 
 
 class Interval(NamedTuple):
@@ -21,5 +21,5 @@ def interval(values: pd.Series) -> Interval:
     n = len(seen)
     if n < 2:
         return Interval(float(seen.mean()) if n else np.nan, np.nan, n)
-    half = stats.t.ppf(0.975, n - 1) * seen.std(ddof=1) / np.sqrt(n)
+    half = special.stdtrit(n - 1, 0.975) * seen.std(ddof=1) / np.sqrt(n)
     return Interval(float(seen.mean()), float(half), n)

@@ -13,6 +13,7 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -128,6 +129,12 @@ def run_in_process(
     if path is None:
         path = _write_death(known, outcome, how, curve, guard.seconds(), folder)
     return records.read_one(path)
+
+
+def begin_loading() -> None:
+    """Start the server of processes, which loads what trials need while the caller goes on."""
+    process_context()
+    ensure_running()
 
 
 def warm_up(engine: Engine) -> None:
