@@ -148,7 +148,7 @@ def judge(job: Job, expected: pd.DataFrame, count: Count) -> None:
     count.lost += len(places - runs.keys())
     count.doubled += sum(n - 1 for n in runs.values())
     count.told_wrongly += sum(told[place] != 1 for place in places)
-    count.torn += len(list(job.records.rglob(".*.tmp"))) + len(
+    count.torn += len(list(job.records.rglob("*.tmp"))) + len(
         list(job.records.glob("aside/**/*.parquet"))
     )
     wanted = expected[~expected["run_id"].isin(given_up)]

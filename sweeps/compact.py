@@ -45,6 +45,7 @@ def compact(folder: Path) -> Compacted:
             f"no records in {folder}: it has neither {trials.ones.name}/ nor {trials.many.name}"
         )
     with _alone(folder):
+        records.tidy(folder)
         taken, left = _take_in(trials, lambda path: True)
         recorded = {f"{run_id}-{attempt}" for run_id, attempt in _keys(trials)}
         # A curve without a record is of a trial that is not finished, and is written again.
@@ -65,8 +66,6 @@ def _take_in(shelf: Shelf[pa.Table], wanted: Callable[[Path], bool]) -> tuple[in
 
     Returns how many were taken in and how many were left because newer code wrote them.
     """
-    for dead in shelf.many.parent.glob(f".{shelf.many.name}.*.tmp"):  # of one that was killed
-        dead.unlink()
     books = [book for book in shelf.look() if book.path == shelf.many or wanted(book.path)]
     many = [book for book in books if book.path == shelf.many]
     if any(book.newer for book in many):

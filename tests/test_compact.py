@@ -294,3 +294,35 @@ def test_two_at_once_take_turns(tmp_path):
     second.join()
     assert second.exitcode == 0
     check(tmp_path, wanted)
+
+
+def test_scratch_of_the_dead_goes_and_that_of_the_living_stays(tmp_path, monkeypatch):
+    dead = tmp_path / f".a.parquet.0{parquet.SCRATCH}"
+    dead.write_bytes(b"half a file")
+    seen = []
+
+    def link(scratch, path):
+        parquet.remove_dead_scratch(tmp_path)
+        seen.extend(tmp_path.glob(f".*{parquet.SCRATCH}"))
+        os.rename(scratch, path)
+
+    monkeypatch.setattr(parquet, "_link_new", link)
+    parquet.write_new(pa.table({"x": [1]}), tmp_path / "b.parquet", replace=False)
+    assert [path.name.startswith(".b.parquet.") for path in seen] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.parquet"]
+
+
+def test_a_writer_whose_scratch_was_taken_for_a_dead_ones_takes_another(tmp_path, monkeypatch):
+    lock = parquet.fcntl.flock
+    names = []
+
+    def taken(file, how):
+        names.append(file.name)
+        if len(names) == 1:
+            os.unlink(file.name)
+        lock(file, how)
+
+    monkeypatch.setattr(parquet.fcntl, "flock", taken)
+    parquet.write_new(pa.table({"x": [1]}), tmp_path / "b.parquet", replace=False)
+    assert len(set(names)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["b.parquet"]

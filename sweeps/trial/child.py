@@ -140,5 +140,5 @@ def _write(record: Record, steps: list[Step], folder: Path, home: RunFolder) -> 
     except FileExistsError:  # another worker was quicker, and its record stands
         path = records.path_of(record, folder)
     if record.outcome.settled:
-        run_folder.drop_checkpoint(home)
+        run_folder.drop_leftovers(home)
     return path

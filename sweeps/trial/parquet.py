@@ -4,10 +4,13 @@ A file of older code lacks columns that are null then; one of newer code has col
 out here. Everything else that is not what it should be is NotOurs, with the reason.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pyarrow as pa
@@ -15,6 +18,7 @@ import pyarrow.parquet as pq
 
 from sweeps.trial.columns import VERSION_KEY, Columns
 
+SCRATCH = ".tmp"
 OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "row_group_size": 1 << 16,  # one run's rows are together: its reader can skip other groups
@@ -41,24 +45,42 @@ def write_new(table: pa.Table, path: Path, replace: bool) -> None:
     Raises FileExistsError if `path` is there and not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = scratch_of(path)
-    try:
-        with scratch.open("wb") as file:
-            pq.write_table(table, file, **OPTIONS)
-            file.flush()
-            os.fsync(file.fileno())
+    with _scratch_of(path) as (scratch, file):
+        pq.write_table(table, file, **OPTIONS)
+        file.flush()
+        os.fsync(file.fileno())
         if replace:
             os.replace(scratch, path)
         else:
             _link_new(scratch, path)
         sync_folder(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
-def scratch_of(path: Path) -> Path:
-    """Return a new hidden name beside `path` to write under; no reader looks at it."""
-    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+@contextmanager
+def _scratch_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file of a hidden name beside `path`, which no reader looks at, and remove it.
+
+    It is locked while its writer lives, where the file system has locks, so that others can tell.
+    """
+    while True:
+        scratch = path.with_name(f".{path.name}.{uuid4().hex}{SCRATCH}")
+        try:
+            with scratch.open("xb") as file:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if scratch.exists():  # else taken for a dead one's before it was locked
+                    yield scratch, file
+                    return
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def remove_dead_scratch(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`; those that live are let be."""
+    for scratch in folder.glob(f".*{SCRATCH}"):
+        with suppress(OSError), scratch.open("rb") as file:  # one that is gone, or has no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            scratch.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sweeps.trial.columns import Change, column, columns_of
-from sweeps.trial.parquet import write_new
+from sweeps.trial.parquet import remove_dead_scratch, write_new
 from sweeps.trial.shelf import Shelf, Stamp, many_of, ones_of, stamp_of
 from sweeps.trial.train import Step
 
@@ -305,6 +305,12 @@ def path_of(record: Record, folder: Path) -> Path:
 def is_sweep(folder: Path) -> bool:
     """Return whether records were written to this folder."""
     return ones_of(folder, TRIALS).is_dir() or many_of(folder, TRIALS).exists()
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in the folder of a sweep."""
+    for place in (folder, ones_of(folder, TRIALS), ones_of(folder, CURVES)):
+        remove_dead_scratch(place)
 
 
 def keys_of(table: pa.Table) -> set[Key]:

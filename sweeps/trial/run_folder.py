@@ -80,9 +80,11 @@ def take_over(run_id: str, attempt: int, folder: Path) -> None:
         os.replace(left, mine.checkpoint)
 
 
-def drop_checkpoint(home: RunFolder) -> None:
-    """Remove what only a run that goes on would need."""
+def drop_leftovers(home: RunFolder) -> None:
+    """Remove what only a run that goes on would need, and what a killed process had begun."""
     shutil.rmtree(home.checkpoint, ignore_errors=True)
+    for leftover in home.path.glob("*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_config(home: RunFolder, known: Record, recipe: Recipe, label: Label, engine: Engine):

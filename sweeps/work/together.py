@@ -102,7 +102,7 @@ def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: fl
     if first or not record.outcome.settled:
         _write(record, steps, folder)
     if first and record.outcome.settled:
-        run_folder.drop_checkpoint(home)
+        run_folder.drop_leftovers(home)
     return record
 
 

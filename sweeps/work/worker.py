@@ -77,6 +77,7 @@ class Worker:
                 watcher.waiting(others)
                 time.sleep(WAIT_SECONDS)
             elif not studies.restore(self.study, self.plan, self.ledger):
+                records.tidy(self.ledger.folder)
                 return
 
     def _run(self, trial: Trial, watcher: Watcher) -> None:
