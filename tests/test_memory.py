@@ -190,7 +190,9 @@ def _resident_growth(tokens: int, chunk: int) -> tuple[int, int]:
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the peak of a process counts from its birth")
 def test_so_does_the_process_that_reads_it():
     held, counted = in_process(_resident_growth, 32_768, 4096)
-    assert held <= 1.3 * counted
+    # Between 1.18 and 1.30 of it were seen from one moment to the next (docs/log.md), 1.46 before
+    # the heap was told how to share its memory: this guards that, docs/speed.md has the figure.
+    assert held <= 1.4 * counted
 
 
 def test_the_chunks_are_those_of_the_kernels():
