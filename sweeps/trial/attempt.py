@@ -22,6 +22,7 @@ from sweeps.trial.data.streams import Tokens, open_tokens
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.inside import largest_inside
 from sweeps.trial.measure import HeldOut, Speeds, held_out_loss, speeds, train_tokens_per_s
 from sweeps.trial.parallel import Team
 from sweeps.trial.recipe import Precision, Recipe
@@ -90,17 +91,23 @@ class Attempt:
     def _held_out(self, model: HybridLM, tokens: Tokens, precision: Precision) -> dict[str, Any]:
         """Return the columns of held-out text; the test split's only where the recipe asks."""
 
-        def losses(split: Split) -> dict[str, HeldOut]:
+        def losses(split: Split, length: int | None = None) -> dict[str, HeldOut]:
             return {
-                domain: held_out_loss(model, tokens, domain, self.recipe, precision, split)
+                domain: held_out_loss(model, tokens, domain, self.recipe, precision, split, length)
                 for domain in tokens.domains
             }
 
-        valid = losses(Split.VALID)
-        test = losses(Split.TEST) if self.recipe.measure_test else None
+        with largest_inside(model) as inside:
+            valid = losses(Split.VALID)
+        recipe = self.recipe
+        last = Split.TEST if recipe.measure_test else Split.VALID
+        test = losses(Split.TEST) if recipe.measure_test else None
+        longer = {length: _bits(losses(last, length)) for length in recipe.lengths}
         return {
             "valid_bits_per_byte": _bits(valid),
             "test_bits_per_byte": test and _bits(test),
+            "length_bits_per_byte": {n: mean(x.values()) for n, x in longer.items()} or None,
+            "activation_max": inside or None,
             "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
         }
 
@@ -176,10 +183,12 @@ def columns_of(curve: Sequence[Step]) -> dict[str, Any]:
     """Return the columns of a record that its curve decides; none without a step."""
     if not curve:
         return {}
-    last_tenth = curve[-max(1, len(curve) // 10) :]
+    tenth = max(1, len(curve) // 10)
+    last_tenth, after_warming = curve[-tenth:], curve[tenth:]
     return {
         "train_tokens": curve[-1].tokens,
         "train_nats_per_token": mean(step.nats_per_token for step in last_tenth),
+        "grad_norm_max": max((step.grad_norm for step in after_warming), default=None),
         "train_tokens_per_s": train_tokens_per_s(curve),
     }
 

@@ -42,8 +42,10 @@ def held_out_loss(
     recipe: Recipe,
     precision: Precision,
     split: Split = Split.VALID,
+    length: int | None = None,
 ) -> HeldOut:
-    """Return the loss on a split of `domain`, in windows of the training length."""
+    """Return the loss on a split of `domain`, in windows of `length`; None is the training's."""
+    length = recipe.tokens if length is None else length
     model.eval()
     device = model.embed.weight.device
     nats, n_bytes, n_windows = 0.0, 0, 0
@@ -52,8 +54,8 @@ def held_out_loss(
         tokens,
         split=split,
         domain=domain,
-        length=recipe.tokens,
-        batch=recipe.batch,
+        length=length,
+        batch=max(1, recipe.batch * recipe.tokens // length),
         limit_tokens=recipe.valid_tokens,
     ):
         with autocast(precision, device):

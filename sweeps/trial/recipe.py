@@ -41,6 +41,7 @@ class Recipe:
     seed: int = 0  # of the initial weights and of the order of the data
     valid_tokens: int = 65_536  # at most, for each domain
     contexts: tuple[int, ...] = (1024,)  # tokens read before prefill and decode are timed
+    lengths: tuple[int, ...] = ()  # of windows in which held-out loss is taken besides `tokens`
     measure_test: bool = False  # the test split too, at the end: for what nothing more is chosen by
 
     def __post_init__(self):
@@ -51,8 +52,9 @@ class Recipe:
             tokens=self.tokens,
             valid_tokens=self.valid_tokens,
         )
-        for context in self.contexts:
-            require_positive("Recipe", contexts=context)
+        for name in ("contexts", "lengths"):
+            for number in getattr(self, name):
+                require_positive("Recipe", **{name: number})
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, f"Recipe: {name}={value!r} must be above 0")

@@ -121,6 +121,9 @@ class Record:
     train_nats_per_token: float | None = column(
         "mean training loss of the last tenth of the steps", "nats/token", optional=True
     )
+    grad_norm_max: float | None = column(
+        "largest gradient norm of a step after the first tenth, before clipping", optional=True
+    )
     train_tokens_per_s: float | None = column(
         "median over steps after the first tenth, those before an interruption included; "
         "evaluation excluded",
@@ -133,6 +136,17 @@ class Record:
     test_bits_per_byte: dict[str, float] | None = column(
         "the same of text that nothing is chosen by; only where the recipe asks for it",
         "bits/byte",
+        optional=True,
+    )
+    length_bits_per_byte: dict[int, float] | None = column(
+        "held-out loss, mean over domains, in windows of other lengths than the training's; of the "
+        "test split where the recipe asks for it, else of the valid split",
+        "bits/byte",
+        optional=True,
+    )
+    activation_max: dict[str, float] | None = column(
+        "largest absolute value over held-out tokens and Mamba-1 layers: dt before its bias and "
+        "softplus, b, c, and the scan's gated output",
         optional=True,
     )
     expert_load: list[list[float]] | None = column(
@@ -177,6 +191,11 @@ CHANGES = (
     Change(version=4, commit="39553dd", added=("trial_params", "resumed_steps")),
     Change(version=5, commit="c57849c", added=("parallel", "world_size")),
     Change(version=6, commit="0c224ad", added=("test_bits_per_byte",)),
+    Change(
+        version=7,
+        commit="HEAD",
+        added=("length_bits_per_byte", "activation_max", "grad_norm_max"),
+    ),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)
