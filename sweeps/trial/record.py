@@ -193,7 +193,7 @@ CHANGES = (
     Change(version=6, commit="0c224ad", added=("test_bits_per_byte",)),
     Change(
         version=7,
-        commit="HEAD",
+        commit="93d5f07",
         added=("length_bits_per_byte", "activation_max", "grad_norm_max"),
     ),
 )
