@@ -15,13 +15,11 @@ from ablations.finding import Claim, Finding, Matters
 from ablations.published import SEED_LAWS, TABLE_1
 from ablations.ratio import ATTENTION, SEVEN
 from ablations.verdict import Part
-from hybrid.cost import cache_bytes, cache_parts
+from hybrid.cost import cache_parts
 from hybrid.laws import RIGHT_SIZE, memory_share
 from hybrid.memory import KV_BYTES
 from hybrid.presets import JAMBA_V0_1, MIXTRAL_8X7B
 from hybrid.published import TABLE_1_CONTEXT
-from sweeps.trial.device import itemsize
-from sweeps.trial.recipe import Precision
 
 EXACT = 1.0  # %, to which a measured cache must be the counted one
 LAW_BOUND = 100 * RIGHT_SIZE
@@ -107,29 +105,17 @@ def _count_errors(found: pd.DataFrame) -> list[float]:
     """Return for each seed the largest difference of a measured cache from its count, in %."""
     errors = pd.DataFrame(
         {
-            context: 100 * (found[f"cache_bytes.{context}"] / _counted(found, context) - 1).abs()
+            context: 100
+            * (found[f"cache_bytes.{context}"] / costs.counted_cache(found, context) - 1).abs()
             for context in costs.contexts(found)
         }
     )
     return list(errors.max(axis=1).groupby(found["seed"]).max())
 
 
-def _counted(found: pd.DataFrame, context: int) -> pd.Series:
-    pairs = zip(found["spec"], found["precision"], strict=True)
-    return pd.Series(
-        [
-            cache_bytes(
-                rows.spec_of(spec), batch=1, tokens=context, itemsize=itemsize(Precision(precision))
-            )
-            for spec, precision in pairs
-        ],
-        index=found.index,
-    )
-
-
 def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
     """Return the rows with caches as counted or, if not `holds`, all as large as attention's."""
-    columns = {f"cache_bytes.{c}": _counted(found, c) for c in costs.contexts(found)}
+    columns = {f"cache_bytes.{c}": costs.counted_cache(found, c) for c in costs.contexts(found)}
     if not holds:
         columns = {name: values * 0 + values.max() for name, values in columns.items()}
     return found.assign(**columns)

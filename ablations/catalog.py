@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablations import cache_memory, moe, ratio, throughput
+from ablations import (
+    balance,
+    cache_memory,
+    dt_init,
+    inner_norm,
+    mamba2,
+    max_context,
+    moe,
+    moe_budget,
+    positions,
+    ratio,
+    ratio_size,
+    throughput,
+)
 from ablations.finding import Finding
 from ablations.rows import NotRun
 from ablations.verdict import Verdict, correct
@@ -21,6 +34,14 @@ FINDINGS: tuple[Finding, ...] = (
     cache_memory.LAW,
     throughput.FINDING,
     throughput.LAW,
+    max_context.FINDING,
+    moe_budget.FINDING,
+    ratio_size.FINDING,
+    inner_norm.FINDING,
+    dt_init.FINDING,
+    positions.FINDING,
+    mamba2.FINDING,
+    balance.FINDING,
 )
 
 

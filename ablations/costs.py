@@ -12,10 +12,13 @@ from ablations import figures, rows
 from ablations.finding import SEEDS
 from ablations.ratio import PAPER_7B, SCALES
 from ablations.tuned import Comparison
+from hybrid.cost import cache_bytes
 from hybrid.law_grids import mamba_layers
 from hybrid.laws import judge
 from sweeps import ratio, results
 from sweeps.sweep import Sweep
+from sweeps.trial.device import itemsize
+from sweeps.trial.recipe import Precision
 
 STEPS = 6
 CONTEXTS = {
@@ -49,6 +52,20 @@ COMPARISON = Comparison(sweep=SWEEP, rates=None)
 def contexts(found: pd.DataFrame) -> list[int]:
     """Return the contexts that were measured, shortest first."""
     return sorted(map(int, results.keys(found, "cache_bytes")))
+
+
+def counted_cache(found: pd.DataFrame, context: int) -> pd.Series:
+    """Return the bytes of cache after `context` tokens by arithmetic, of each row's model."""
+    pairs = zip(found["spec"], found["precision"], strict=True)
+    return pd.Series(
+        [
+            cache_bytes(
+                rows.spec_of(spec), batch=1, tokens=context, itemsize=itemsize(Precision(precision))
+            )
+            for spec, precision in pairs
+        ],
+        index=found.index,
+    )
 
 
 def m_of(found: pd.DataFrame) -> pd.Series:

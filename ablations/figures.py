@@ -46,6 +46,20 @@ def rates(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     return figure
 
 
+def speeds(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
+    """Return the training speed of each arm, a point for each seed."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        for index, group in enumerate(by_arm(trials, arms)):
+            speed = group["train_tokens_per_s"]
+            axes.plot([index] * len(speed), speed, "o", color=COLOURS[0], ms=4, alpha=0.7)
+        axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right")
+        axes.set_ylabel("training tokens/s")
+        axes.set_ylim(bottom=0)
+    return figure
+
+
 def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     """Return speed and cache of each arm against the context, medians over seeds."""
     columns = {

@@ -169,7 +169,7 @@ def _loads(found: pd.DataFrame) -> tuple[str, ...]:
     ]
     if not routers:
         return ()
-    even = fmean(_evenness(router) for router in routers)
+    even = fmean(evenness(router) for router in routers)
     dead = sum(load < DEAD * fmean(router) for router in routers for load in router)
     return (
         f"{ACTIVE}: entropy of the experts' load {even:.0%} of an even one, {dead} of "
@@ -177,7 +177,7 @@ def _loads(found: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _evenness(router: list[float]) -> float:
+def evenness(router: list[float]) -> float:
     """Return the entropy of a router's choices as a fraction of the highest."""
     shares = [load / sum(router) for load in router]
     return -sum(share * log(share) for share in shares if share > 0) / log(len(shares))

@@ -64,6 +64,16 @@ TABLE_4 = _source(
         "Jamba 1:7": (37.2, 65.1, 61.7, 16.0, -0.533, -0.650, -0.321),
     },
 )
+TABLE_5 = _source(
+    "Table 5",
+    "7B parameters, 50B tokens, no experts",
+    "OLLM HellaSwag WinoGrande NQ",
+    {
+        "Attention": (36.1, 60.4, 59.7, 13.7),
+        "Mamba": (35.3, 60.2, 55.8, 14.0),
+        "Jamba 1:7": (36.6, 62.5, 58.8, 15.4),
+    },
+)
 TABLE_7 = _source(
     "Table 7",
     "7B parameters, 50B tokens; with experts n=16, K=2, e=2",
@@ -73,13 +83,58 @@ TABLE_7 = _source(
         "with MoE": (38.1, 66.0, 61.2, 18.9, -0.534),
     },
 )
+TABLE_8 = _source(
+    "Table 8",
+    "1.3B parameters, 250B tokens, with experts",
+    "OLLM HellaSwag NarrativeQA C4 Books Code",
+    {
+        "without": (39.6, 71.5, 50.5, -0.516, -0.623, -0.299),
+        "with RoPE": (40.1, 71.8, 46.2, -0.516, -0.623, -0.299),
+    },
+)
+FIGURE_2 = _source(
+    "Figure 2",
+    "longest context on one 80 GB A100, int8 weights",
+    "context",
+    {"Jamba over Mixtral": (2,), "Jamba over Llama-2-70B": (7,)},
+)
 FIGURE_3B = _source(
     "Figure 3b",
     "tokens/s end to end, batch 1, 512 generated tokens, four A100, no quantisation",
     "128K",
     {"Jamba over Mixtral": (3,)},
 )
+FIGURE_9 = Source(
+    name="Figure 9", setting="loss spikes of Mamba without inner norms, above 1.3B", rows={}
+)
+RELEASED = _source(
+    "Released configuration",
+    "Jamba v0.1, coefficient of the router's auxiliary loss",
+    "balance",
+    {"Jamba v0.1": (0.001,)},
+)
+FIGURE_1_OF_1_5 = Source(
+    name="Jamba-1.5, Figure 1",
+    setting="arXiv 2408.12570; 350M and 1.3B parameters, 100B tokens, curves without numbers",
+    rows={},
+)
+DT_INIT = Source(
+    name="Mamba, section 3.6", setting="arXiv 2312.00752, its initialisation of dt", rows={}
+)
 # Not the paper's: the formulas of this project's seed text, which hybrid/laws.py holds.
 SEED_LAWS = Source(name="Seed text", setting="Memory ~ 1/m, Throughput ~ m", rows={})
 
-SOURCES = (TABLE_1, TABLE_4, TABLE_7, FIGURE_3B, SEED_LAWS)
+SOURCES = (
+    TABLE_1,
+    TABLE_4,
+    TABLE_5,
+    TABLE_7,
+    TABLE_8,
+    FIGURE_2,
+    FIGURE_3B,
+    FIGURE_9,
+    RELEASED,
+    FIGURE_1_OF_1_5,
+    DT_INIT,
+    SEED_LAWS,
+)

@@ -22,6 +22,7 @@ from sweeps.trial.record import Outcome
 
 TEXT = PackagedText()
 TEST, VALID = "test_bits_per_byte", "valid_bits_per_byte"
+LENGTH, INSIDE = "length_bits_per_byte", "activation_max"
 
 
 class NotRun(LookupError):

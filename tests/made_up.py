@@ -10,6 +10,7 @@ from ablations import rows
 from ablations.finding import Finding
 from hybrid import codec, cost
 from sweeps.sweep import Point, Sweep
+from sweeps.trial.inside import INSIDE
 
 DOMAINS = ("books", "web", "code")
 NOISE = 0.002  # as a fraction
@@ -75,6 +76,10 @@ def _measured(point: Point, around) -> dict[str, Any]:
     return {
         **{f"{rows.VALID}.{domain}": value for domain, value in loss.items()},
         **{f"{rows.TEST}.{domain}": value for domain, value in loss.items()},
+        **{f"{rows.LENGTH}.{n}": around(2.5) for n in point.recipe.lengths},
+        **{f"{rows.INSIDE}.{name}": around(10.0) for name in INSIDE},
+        "grad_norm_max": around(1.0),
+        "train_tokens_per_s": around(1e4),
         "train_peak_bytes": 10**8 + around(10**9),
         **{f"cache_bytes.{c}": around(1e6 * c) for c in contexts},
         **{f"prefill_tokens_per_s.{c}": around(1e4) for c in contexts},

@@ -1,0 +1,118 @@
+"""The longest context that fits a memory (Figure 2): counted for the paper's models, then measured.
+
+The paper does not say how its prompts were read. Weights and cache alone are what any way of
+reading needs, and what is counted here; docs/cost.md has two other ways. Measured is the cache that
+the models of the cost sweep hold, from which the context follows that fits a memory: that of the
+attention model's weights and its longest measured cache.
+"""
+
+from math import log
+
+import pandas as pd
+
+from ablations import costs, rows
+from ablations.costs import COMPARISON
+from ablations.evidence import as_factor, at_most, better, counted
+from ablations.finding import Claim, Finding, Matters
+from ablations.published import FIGURE_2
+from ablations.ratio import ATTENTION, SEVEN
+from ablations.verdict import Part
+from hybrid.cost import Weights
+from hybrid.memory import longest_context
+from hybrid.presets import JAMBA_V0_1, LLAMA_2_70B, MIXTRAL_8X7B
+from hybrid.spec import ModelSpec
+
+MEMORY = 80 * 10**9  # bytes of one A100
+EXACT = 1.0  # %
+CLAIM = Claim(
+    sentence=(
+        "In the memory of one GPU the hybrid reads a context at least twice as long as a "
+        "transformer's: the released Jamba against Mixtral and Llama-2-70B in 80 GB, and 1:7 "
+        "against attention as measured."
+    ),
+    source=FIGURE_2,
+    refuted_by=(
+        "a counted ratio of contexts below two, a measured one whose 95% interval lies below two, "
+        f"or a measured context that differs from the counted one by more than {EXACT:g}%"
+    ),
+    matters=Matters(value=2.0, unit="times as long", why="the smaller of the paper's two ratios"),
+)
+
+
+def parts(found: pd.DataFrame) -> tuple[Part, ...]:
+    contexts = _measured(found)
+    longer = rows.log_ratio(contexts, SEVEN, ATTENTION)
+    errors = 100 * (contexts / _counted(found) - 1).abs().max(axis=1)
+    return (
+        _published("Mixtral", MIXTRAL_8X7B),
+        _published("Llama-2-70B", LLAMA_2_70B),
+        Part(
+            name="1:7 over 1:0, measured caches",
+            unit="times as long",
+            seen=as_factor(better(longer, matters=log(CLAIM.matters.value))),
+        ),
+        Part(
+            name="measured against counted, worst over both",
+            unit="% apart",
+            seen=at_most(list(errors), bound=EXACT),
+        ),
+    )
+
+
+def _published(name: str, other: ModelSpec) -> Part:
+    mine, theirs = (
+        longest_context(spec, memory=MEMORY, batch=1, weights=Weights.INT8, chunk=0)
+        for spec in (JAMBA_V0_1, other)
+    )
+    assert mine is not None
+    assert theirs
+    return Part(
+        name=f"Jamba over {name}, 80 GB",
+        unit="times as long",
+        seen=counted(mine / theirs, holds=mine >= CLAIM.matters.value * theirs),
+        paper=FIGURE_2.number(f"Jamba over {name}", "context"),
+    )
+
+
+def _measured(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the longest context by seed and arm, from the caches that were measured."""
+    shortest, *_, longest = costs.contexts(found)
+    low, high = (rows.by_seed(found, found[f"cache_bytes.{n}"]) for n in (shortest, longest))
+    return _longest(low, high, shortest, longest)
+
+
+def _counted(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the same from the caches that arithmetic gives."""
+    shortest, *_, longest = costs.contexts(found)
+    low, high = (rows.by_seed(found, costs.counted_cache(found, n)) for n in (shortest, longest))
+    return _longest(low, high, shortest, longest)
+
+
+def _longest(low: pd.DataFrame, high: pd.DataFrame, shortest: int, longest: int) -> pd.DataFrame:
+    """Return the context whose cache is as large as attention's at `longest`; caches are lines."""
+    arms = [ATTENTION, SEVEN]  # weights are equal, so that memory is what caches may hold
+    a_token = (high[arms] - low[arms]) / (longest - shortest)
+    at_none = low[arms] - a_token * shortest
+    return (-at_none).add(high[ATTENTION], axis=0) / a_token
+
+
+def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
+    """Return the rows with caches as counted or, if not `holds`, all as large as attention's."""
+    attention = found["arm"] == ATTENTION
+    changed = {}
+    for n in costs.contexts(found):
+        bytes_held = costs.counted_cache(found, n)
+        if not holds:
+            bytes_held = bytes_held * 0 + bytes_held[attention].iloc[0]
+        changed[f"cache_bytes.{n}"] = bytes_held
+    return found.assign(**changed)
+
+
+FINDING = Finding(
+    name="max_context",
+    claim=CLAIM,
+    comparisons=(COMPARISON,),
+    parts=parts,
+    imagine=imagine,
+    fixed_by="THIS",
+)
