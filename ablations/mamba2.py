@@ -81,5 +81,5 @@ FINDING = Finding(
     ),
     parts=parts,
     imagine=imagine,
-    fixed_by="THIS",
+    fixed_by="2143ba7da0c3ed7816e18ed030743f6438732662",
 )
