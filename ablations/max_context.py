@@ -96,6 +96,10 @@ def _longest(low: pd.DataFrame, high: pd.DataFrame, shortest: int, longest: int)
     return (-at_none).add(high[ATTENTION], axis=0) / a_token
 
 
+def remarks(found: pd.DataFrame) -> tuple[str, ...]:
+    return ("at scale cpu, committed after the runs that it shares with cache_memory were made",)
+
+
 def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
     """Return the rows with caches as counted or, if not `holds`, all as large as attention's."""
     attention = found["arm"] == ATTENTION
@@ -114,5 +118,6 @@ FINDING = Finding(
     comparisons=(COMPARISON,),
     parts=parts,
     imagine=imagine,
+    remarks=remarks,
     fixed_by="2143ba7da0c3ed7816e18ed030743f6438732662",
 )
