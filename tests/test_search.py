@@ -229,7 +229,8 @@ def test_a_latency_above_its_limit_ends_a_trial_before_its_first_step():
 def ends(losses: Sequence[float], **changes) -> list[TrialState]:
     """Run a search over given losses with Optuna's own study; return how its trials ended."""
     searched = hunt(**changes)
-    study = optuna.create_study(pruner=searched.pruner())
+    # Hyperband draws a trial's bracket from the study's name, which would be another each time.
+    study = optuna.create_study(study_name="ends", pruner=searched.pruner())
     states = []
     for loss in losses:
         study.enqueue_trial(params())
@@ -249,7 +250,7 @@ def test_hyperband_ends_a_run_that_is_behind_at_a_rung():
     def pruner() -> optuna.pruners.BasePruner:
         return optuna.pruners.HyperbandPruner(min_resource=2, max_resource=8, reduction_factor=2)
 
-    states = ends([1.0, 1.1, *[9.0] * 6], rungs=(0.25, 0.5), pruner=pruner)
+    states = ends([1.0, 1.1, *[9.0] * 12], rungs=(0.25, 0.5), pruner=pruner)
     assert states[0] is TrialState.COMPLETE
     assert TrialState.PRUNED in states[2:]
 
