@@ -1,14 +1,15 @@
 # make demo    the ratio sweep on real text: a table, Parquet and a figure, in about ten minutes
 # make test    everything the project checks
+# make notebooks    executes them from scratch, in place
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SCALE ?= cpu
-# As in sweeps/work/process.py, for the tests.
+# As in sweeps/workers/process.py, for the tests.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: demo test check lint services docs clean chaos
+.PHONY: demo test check lint services docs notebooks clean chaos
 
 demo: $(BIN)/.installed
 	$(BIN)/python -m sweeps run ratio --scale $(SCALE)
@@ -16,13 +17,17 @@ demo: $(BIN)/.installed
 test: lint services
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
-# The tests with the mark `service` start a PostgreSQL of their own. Without its binaries, and
-# without the right to install them, they are skipped and say so.
+# The tests with the mark `service` start a PostgreSQL of their own, those with `browser` open pages
+# in Chromium. Without these, and without the right to install them, they are skipped and say so.
 services:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 	    || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	         && apt-get update -q && apt-get install -qy --no-install-recommends postgresql; } \
 	    || echo "no PostgreSQL server: its tests will be skipped; apt-get install postgresql"
+	@command -v chromium >/dev/null \
+	    || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	         && apt-get update -q && apt-get install -qy --no-install-recommends chromium; } \
+	    || echo "no Chromium: its tests will be skipped; apt-get install chromium"
 
 check: lint
 	$(BIN)/python -m pytest -q
@@ -41,7 +46,10 @@ chaos: $(BIN)/.installed-dev
 docs: $(BIN)/.installed-dev
 	$(BIN)/python -m sweeps docs
 	$(BIN)/python -m hybrid docs
-	$(BIN)/python -m ablations report
+	$(BIN)/python -m ablations report --html
+
+notebooks: $(BIN)/.installed-dev
+	$(BIN)/python -m notebooks
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,7 +59,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 # mamba-ssm only for its Python formulas, which ours are held against, and triton for its
 # interpreter; those that are there stay, since torch for CUDA brings a triton of its own.
 $(BIN)/.installed-dev: $(BIN)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[dev,hf,postgres,grpc,slurm,dashboard]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,hf,eval,notebooks,postgres,grpc,slurm,dashboard]'
 	$(BIN)/python -c 'from importlib.metadata import version; version("mamba-ssm")' 2>/dev/null \
 	    || MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 	    $(PIP) install -q --no-deps --no-build-isolation mamba-ssm==2.3.2.post1

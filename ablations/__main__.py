@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ablations import catalog, page, run
+from ablations import catalog, html_report, page, run
 from ablations.finding import RUN_SCALES
 from sweeps import results
 from sweeps.terminal import console, plain_errors
@@ -67,10 +67,24 @@ def judge(name: Name, scale: Scale = "cpu", results_folder: Results = results.LO
 
 @app.command()
 @plain_errors
-def report() -> None:
-    """Write docs/findings.md from the committed records, in the checkout you stand in."""
-    page.PAGE.write_text(page.page(Path()))
-    console.print(f"wrote {page.PAGE}")
+def report(
+    html: Annotated[bool, typer.Option("--html", help="also one page for a browser")] = False,
+    to: Annotated[
+        Path | None, typer.Option(help=f"where that page goes; default {html_report.PAGE}")
+    ] = None,
+) -> None:
+    """Write the findings from the committed records, in the checkout you stand in.
+
+    They go into docs/findings.md and the table of README.md.
+    """
+    if to and not html:
+        raise ValueError(f"--to {to} says where --html goes: give both")
+    pages = page.pages(Path())
+    if html:
+        pages[to or html_report.PAGE] = html_report.page(Path())
+    for path, text in pages.items():
+        path.write_text(text)
+        console.print(f"wrote {path}", highlight=False)
 
 
 def _show(name: str, scale: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ from ablations.run import Execute
 from sweeps.execute import execute
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
-from sweeps.work.jobs import Job, resolved
+from sweeps.workers.jobs import Job, resolved
 
 
 def executor(

@@ -1,18 +1,20 @@
-"""Figures of a finding's sweeps: loss of each arm, by seed and by learning rate."""
+"""Figures of a finding's sweeps: what each arm reached, by seed, by learning rate and by step."""
+
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sweeps import results
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.figures import COLOURS, MARKERS, STYLE, WIDE, label, spread_labels
 from sweeps.show.table import by_arm
 
 
 def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return validation loss, mean over domains, a line for each seed: pairs are parallel."""
-    whole = _with_loss(trials, arms)
-    table = whole.pivot_table(index="arm", columns="seed", values="loss", sort=False)
+    """Return the mean of what was held out, a line for each seed: pairs are parallel."""
+    whole, unit = _with_mean(trials, arms)
+    table = whole.pivot_table(index="arm", columns="seed", values="mean", sort=False)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
@@ -21,27 +23,83 @@ def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             axes.plot(range(len(table)), table[seed], color=colour, marker="o", ms=4)
             label(axes, f"seed {seed}", (len(table) - 1, table[seed].iloc[-1]), colour)
         axes.set_xticks(range(len(table)), list(table.index), rotation=30, ha="right")
-        axes.set_ylabel("validation bits per byte, mean over domains")
+        axes.set_ylabel(f"{unit}, mean")
         spread_labels(figure)
     return figure
 
 
 def rates(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return validation loss, mean over domains, against the learning rate of each arm."""
-    whole = _with_loss(trials, arms)
+    """Return the mean of what was held out against the learning rate of each arm."""
+    whole, unit = _with_mean(trials, arms)
+    return by_rate(whole, arms, {"mean": f"{unit}, mean"})
+
+
+def by_rate(trials: pd.DataFrame, arms: tuple[str, ...], columns: Mapping[str, str]) -> Figure:
+    """Return a panel for each column (to its unit) against the learning rate: seeds and medians.
+
+    Arms are named `MODEL lr RATE`. An axis is logarithmic where values span more than WIDE.
+    """
+    whole = pd.concat(by_arm(trials, arms))
     names = whole["arm"].str.split(" lr ").str
-    whole = whole.assign(base=names[0], lr=names[1].astype(float))
+    named = whole.assign(base=names[0], lr=names[1].astype(float))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6, 4), layout="constrained")
+        figure = Figure(figsize=(1 + 5 * len(columns), 4), layout="constrained")
+        panels = figure.subplots(1, len(columns), squeeze=False)[0]
+        for axes, (column, unit) in zip(panels, columns.items(), strict=True):
+            for index, (name, group) in enumerate(named.groupby("base", sort=False)):
+                colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                middle = group.groupby("lr")[column].median()
+                if len(group) > len(middle):  # several seeds
+                    axes.plot(group["lr"], group[column], marker, color=colour, ms=3, alpha=0.4)
+                axes.plot(middle.index, middle, color=colour, marker=marker, ms=4)
+                label(axes, str(name), (middle.index[-1], middle.iloc[-1]), colour)
+            axes.set_xscale("log")
+            if named[column].max() > WIDE * named[column].min() > 0:
+                axes.set_yscale("log")
+            axes.set_xlabel("highest learning rate")
+            axes.set_ylabel(unit)
+        spread_labels(figure)
+    return figure
+
+
+def pairs(trials: pd.DataFrame, arms: tuple[str, str], columns: Mapping[str, str]) -> Figure:
+    """Return both arms beside each other for each column (to its name): a line for each seed."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4), layout="constrained")
         axes = figure.subplots()
-        for index, (name, group) in enumerate(whole.groupby("base", sort=False)):
-            line = group.sort_values("lr")
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            axes.plot(line["lr"], line["loss"], color=colour, marker=marker, ms=4)
-            label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
-        axes.set_xscale("log")
-        axes.set_xlabel("highest learning rate")
-        axes.set_ylabel("validation bits per byte, mean over domains")
+        places = []
+        for index, column in enumerate(columns):
+            table = trials.pivot_table(index="seed", columns="arm", values=column)[list(arms)]
+            places += [3 * index, 3 * index + 1]
+            axes.plot(places[-2:], table.T, color=COLOURS[0], marker="o", ms=4, alpha=0.5)
+            axes.plot(places[-2:], table.median(), "_", color="black", ms=18, mew=2)
+        axes.set_yscale("log")
+        axes.set_ylabel("largest absolute value")
+        axes.set_xticks(places, [*arms] * len(columns), rotation=45, ha="right")
+        names = axes.secondary_xaxis("top")
+        names.set_xticks([3 * index + 0.5 for index in range(len(columns))], list(columns.values()))
+        names.tick_params(length=0)
+    return figure
+
+
+def over_steps(curves: pd.DataFrame, arms: tuple[str, ...], column: str, unit: str) -> Figure:
+    """Return a column of training curves against the step: thin lines are seeds, thick medians.
+
+    `curves` has `arm` and `seed` beside the columns of `results.curves`.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for index, arm in enumerate(arms):
+            rows = curves[curves["arm"] == arm]
+            table = rows.pivot_table(index="step", columns="seed", values=column)
+            axes.plot(table.index, table, color=COLOURS[index], lw=0.6, alpha=0.4)
+            middle = table.median(axis=1)
+            axes.plot(table.index, middle, color=COLOURS[index], lw=1.6)
+            label(axes, arm, (middle.index[-1], middle.iloc[-1]), COLOURS[index])
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel(unit)
         spread_labels(figure)
     return figure
 
@@ -61,7 +119,7 @@ def speeds(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
 
 
 def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return speed and cache of each arm against the context, medians over seeds."""
+    """Return speed and cache of each arm by context: small marks are seeds, lines medians."""
     columns = {
         "prefill_tokens_per_s": "prefill tokens/s",
         "decode_ms": "ms for a decoded token",
@@ -73,8 +131,11 @@ def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             for index, group in enumerate(by_arm(trials, arms)):
                 contexts = sorted(map(int, results.keys(group, column)))
                 middle = [group[f"{column}.{context}"].median() for context in contexts]
-                colour = COLOURS[index % len(COLOURS)]
-                axes.plot(contexts, middle, color=colour, marker="o", ms=4)
+                colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                for context in contexts:
+                    seeds = group[f"{column}.{context}"]
+                    axes.plot([context] * len(seeds), seeds, marker, color=colour, ms=3, alpha=0.4)
+                axes.plot(contexts, middle, color=colour, marker=marker, ms=5)
                 label(axes, group["arm"].iloc[0], (contexts[-1], middle[-1]), colour)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
@@ -84,8 +145,9 @@ def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     return figure
 
 
-def _with_loss(trials: pd.DataFrame, arms: tuple[str, ...]) -> pd.DataFrame:
+def _with_mean(trials: pd.DataFrame, arms: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
+    """Return the trials with the mean over domains or probes, and its unit."""
     whole = pd.concat(by_arm(trials, arms))
-    column = "valid_bits_per_byte"
-    domains = [f"{column}.{key}" for key in results.keys(whole, column)]
-    return whole.assign(loss=whole[domains].mean(axis=1))
+    column, unit = results.held_out(whole)
+    measured = [f"{column}.{key}" for key in results.keys(whole, column)]
+    return whole.assign(mean=whole[measured].mean(axis=1)), unit

@@ -5,12 +5,11 @@ import pandas as pd
 from ablations import rows, shapes
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import FIGURE_1_OF_1_5
-from ablations.ratio import MAMBA, RATES, SEVEN, UNIT
-from ablations.tuned import MARGIN, Comparison
+from ablations.ratio import FOUR_RATES, MAMBA, SEVEN, UNIT
+from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.spec import Mamba2
 from sweeps.ratio import Scale
-from sweeps.tuning import Rates
 
 CLAIM = Claim(
     sentence=(
@@ -76,7 +75,7 @@ FINDING = Finding(
     comparisons=(
         Comparison(
             sweep=SWEEP,
-            rates={**RATES, "cpu": Rates(grid=(1e-3, 2e-3, 4e-3, 8e-3), margin=MARGIN)},
+            rates=FOUR_RATES,
         ),
     ),
     parts=parts,

@@ -17,8 +17,8 @@ from ablations import figures, ratio, rows
 from ablations.evidence import better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import TABLE_7
-from ablations.ratio import PAPER_7B, RATES, SCALES, UNIT
-from ablations.tuned import MARGIN, Comparison, tested
+from ablations.ratio import FOUR_RATES, PAPER_7B, SCALES, UNIT
+from ablations.tuned import Comparison, tested
 from ablations.verdict import Part
 from hybrid import cost
 from hybrid.fit import fit
@@ -27,7 +27,6 @@ from hybrid.spec import Attention, ModelSpec, MoE
 from sweeps import ratio as shapes
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
-from sweeps.tuning import Rates
 
 ARMS = (DENSE, SHAPE, ACTIVE, ONE) = (
     "dense",
@@ -74,9 +73,6 @@ SIZES = {
     "gpu": Scale(shape=SCALES["gpu"], n_experts=16),
     "paper": Scale(shape=PAPER_7B, n_experts=16),
 }
-
-# One rate fewer than for the ratio: experts train at half the speed on a CPU.
-MOE_RATES = {**RATES, "cpu": Rates(grid=(1e-3, 2e-3, 4e-3, 8e-3), margin=MARGIN)}
 
 
 def spec_of(scale: Scale, moe: MoE | None) -> ModelSpec:
@@ -192,7 +188,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="moe",
     claim=CLAIM,
-    comparisons=(Comparison(sweep=SWEEP, rates=MOE_RATES, unmatched=UNMATCHED),),
+    comparisons=(Comparison(sweep=SWEEP, rates=FOUR_RATES, unmatched=UNMATCHED),),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

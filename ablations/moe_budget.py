@@ -17,9 +17,9 @@ from ablations.ratio import PAPER_7B, SCALES
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.flops import training_flops
-from hybrid.jamba import jamba
 from hybrid.laws import RIGHT_SIZE, judge, moe_cost
-from hybrid.spec import Attention, ModelSpec, MoE
+from hybrid.spec import ModelSpec
+from sweeps.moe_grid import spec_of
 from sweeps.ratio import Scale
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
@@ -41,22 +41,6 @@ CLAIM = Claim(
 )
 
 
-def spec_of(setting: tuple[int, int, int], scale: Scale) -> ModelSpec:
-    n, top_k, e = setting
-    return jamba(
-        vocab=scale.vocab,
-        width=scale.width,
-        hidden=scale.hidden,
-        blocks=scale.blocks,
-        l=8,
-        ratio=(1, 7),
-        attention=Attention(heads=scale.heads, kv_heads=scale.kv_heads),
-        moe=MoE(hidden=scale.hidden, n_experts=n, top_k=top_k),
-        e=e,
-        moe_offset=e - 1,
-    )
-
-
 def point(arm: str, seed: int, size: tuple[Scale, int]) -> tuple[ModelSpec, Recipe]:
     scale, steps = size
     recipe = Recipe(
@@ -68,7 +52,7 @@ def point(arm: str, seed: int, size: tuple[Scale, int]) -> tuple[ModelSpec, Reci
         valid_tokens=scale.batch * scale.tokens,
         contexts=(scale.tokens,),
     )
-    return spec_of(SETTINGS[arm], scale), recipe
+    return spec_of(*SETTINGS[arm], scale), recipe
 
 
 SWEEP = Sweep(

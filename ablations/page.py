@@ -1,5 +1,6 @@
-"""Makes docs/findings.md out of the committed records, and the same in short for a terminal."""
+"""Makes docs/findings.md of the committed records; in short, README's table and a terminal's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
@@ -7,9 +8,10 @@ from rich.table import Table
 from ablations import catalog, price
 from ablations.finding import RUN_SCALES, Finding
 from ablations.verdict import Outcome, Part, Verdict
-from sweeps import results
+from sweeps import docs, results
 
 PAGE = Path("docs/findings.md")
+TABLE = "findings table"  # between its marks in README
 JUDGED = tuple(scale for scale in RUN_SCALES if scale != "smoke")
 NOT_RUN = "not run"
 
@@ -27,6 +29,40 @@ of a scale, run or not, intervals are not. The paper has one run for each row an
 | finding | {scales} |
 |---|{rule}|
 """
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Return what each page under `root` should hold; README keeps all but its table."""
+    text = docs.readme(root)
+    return {PAGE: page(root), docs.README: docs.between(text, readme_table(root), TABLE)}
+
+
+def readme_table(root: Path) -> str:
+    """Return the findings in short: a line each, by the part that decides it."""
+    by_scale = catalog.by_scale(JUDGED, root / results.PUBLISHED)
+    head = "| finding | decided by | paper | here | verdict |\n|---|---|---:|---:|---|\n"
+    return head + "\n".join(_readme_row(f, by_scale) for f in catalog.FINDINGS)
+
+
+def _readme_row(finding: Finding, by_scale: Mapping[str, dict[str, Verdict]]) -> str:
+    found = [v[finding.name] for v in by_scale.values() if finding.name in v]
+    link = f"[{finding.name}]({PAGE}#{finding.name})"
+    if not found:
+        return f"| {link} | | | | {NOT_RUN} |"
+    part = found[-1].deciding  # of the largest scale that was run
+    return (
+        f"| {link} | {part.name}, {part.unit} | {_paper(part)} | {part.seen.effect:.3g} "
+        f"{_brackets(part)} | {found[-1].outcome}, {found[-1].scale} |"
+    )
+
+
+def _paper(part: Part) -> str:
+    return "-" if part.paper is None else f"{part.paper:.3g}"
+
+
+def _brackets(part: Part) -> str:
+    low, high, level = part.seen.interval
+    return f"({part.seen.how})" if level == 1 else f"[{low:.3g}, {high:.3g}]"
 
 
 def page(root: Path) -> str:
@@ -89,10 +125,9 @@ def _scale(finding: Finding, scale: str, verdict: Verdict | None) -> str:
 
 
 def _part_row(part: Part) -> str:
-    paper = "-" if part.paper is None else f"{part.paper:.3g}"
     return (
-        f"| {part.name}, {part.unit} | {paper} | {part.seen.effect:.3g} | {interval_text(part)} "
-        f"| {part.outcome} |"
+        f"| {part.name}, {part.unit} | {_paper(part)} | {part.seen.effect:.3g} "
+        f"| {interval_text(part)} | {part.outcome} |"
     )
 
 
@@ -123,7 +158,7 @@ def overview(scale: str, verdicts: dict[str, Verdict]) -> Table:
             finding.claim.source.name,
             f"[{COLOURS[verdict.outcome]}]{verdict.outcome}[/]",
             part.name,
-            "-" if part.paper is None else f"{part.paper:.3g}",
+            _paper(part),
             f"{part.seen.effect:.3g} {part.unit}",
             interval_text(part),
         )

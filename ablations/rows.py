@@ -16,12 +16,13 @@ from hybrid import codec
 from hybrid.spec import ModelSpec
 from sweeps import results
 from sweeps.sweep import Sweep
-from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.data.sources import PackagedText, Source, Synthetic, on_text
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome
 
 TEXT = PackagedText()
 TEST, VALID = "test_bits_per_byte", "valid_bits_per_byte"
+TEST_TASKS, VALID_TASKS = "test_task_accuracy", "task_accuracy"
 LENGTH, INSIDE = "length_bits_per_byte", "activation_max"
 
 
@@ -54,7 +55,8 @@ def of_design(sweep: Sweep, scale: str, trials: pd.DataFrame) -> pd.DataFrame:
                 f"{', '.join(mine['run_id'].iloc[rows])}; give a folder that holds one of them"
             )
     together = mine.iloc[[place for (place,) in found]]
-    if together["recipe"].map(_source).nunique() > 1:
+    sources = set(together["recipe"].map(_source))
+    if len({source for source in sources if not isinstance(source, Synthetic)}) > 1:
         raise ValueError(f"the records of {sweep.name} were made on different texts")
     return together
 
@@ -70,11 +72,45 @@ def losses(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
     `column` is TEST, which only verdicts read, or VALID. Raises NotRun where it was not measured.
     """
-    domains = [f"{column}.{key}" for key in results.keys(rows, column)]
+    domains = measured(rows, column)
     complete = results.complete(rows)
     if not domains or complete[domains].isna().to_numpy().any():
         raise NotRun(f"not every run of {rows['sweep'].iloc[0]} has a {column}")
     return by_seed(rows, rows[domains].mean(axis=1))
+
+
+def accuracies(rows: pd.DataFrame, column: str, *words: str) -> pd.DataFrame:
+    """Return the share of right answers by seed and arm, NaN where a run diverged: the mean over
+    the probes in whose name all of `words` stand.
+
+    `column` is TEST_TASKS, which only verdicts read, or VALID_TASKS. Raises NotRun where no such
+    probe was measured, or not by every run.
+    """
+    probes = [
+        name
+        for name in measured(rows, column)
+        if all(f" {word} " in f" {name.removeprefix(f'{column}.')} " for word in words)
+    ]
+    if not probes or results.complete(rows)[probes].isna().to_numpy().any():
+        asked = f"{column} of {' and '.join(words)}" if words else column
+        raise NotRun(f"not every run of {rows['sweep'].iloc[0]} has a {asked}")
+    return by_seed(rows, rows[probes].mean(axis=1))
+
+
+def to_tune_by(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what rates are chosen by, less being better, by seed and arm: validation data alone.
+
+    Bits per byte of text; of tasks, the share that was not right, mean over probes.
+    """
+    if measured(rows, VALID_TASKS):
+        return 1 - accuracies(rows, VALID_TASKS)
+    return losses(rows, VALID)
+
+
+def measured(rows: pd.DataFrame, column: str) -> list[str]:
+    """Return the columns of a mapped column that any of these rows has a value of."""
+    names = [f"{column}.{key}" for key in results.keys(rows, column)]
+    return [name for name in names if rows[name].notna().any()]
 
 
 def percent_fewer(losses: pd.DataFrame, arm: str, other: str) -> list[float]:
@@ -111,7 +147,8 @@ def _places(trials: pd.DataFrame) -> dict[tuple[str, ModelSpec, Recipe], list[in
     places: dict[tuple[str, ModelSpec, Recipe], list[int]] = {}
     columns = zip(trials["arm"], trials["spec"], trials["recipe"], strict=True)
     for place, (arm, spec, recipe) in enumerate(columns):
-        key = (arm, spec_of(spec), replace(recipe_of(recipe), source=TEXT))
+        given = recipe_of(recipe)
+        key = (arm, spec_of(spec), replace(given, source=on_text(given.source, TEXT)))
         places.setdefault(key, []).append(place)
     return places
 

@@ -107,7 +107,7 @@ def _chosen(
     tuning: Sweep, arms: tuple[str, ...], rates: Rates, scale: str, trials: pd.DataFrame
 ) -> dict[str, Chosen]:
     found = rows.of_design(tuning, scale, trials)
-    (loss,) = rows.losses(found, rows.VALID).to_dict("records")
+    (loss,) = rows.to_tune_by(found).to_dict("records")
     diverged = set(found.loc[found["outcome"] != Outcome.COMPLETE.value, "arm"])
 
     def loss_of(arm: str, lr: float) -> float:

@@ -26,15 +26,15 @@ from sweeps import results
 from sweeps.study import studies
 from sweeps.study.replay import ATTEMPTS
 from sweeps.study.storage import open_storage
-from sweeps.trial import provenance
-from sweeps.trial import record as records
+from sweeps.trial import provenance, records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.engine import Engine
-from sweeps.trial.record import Ledger, Outcome
-from sweeps.work import jobs
-from sweeps.work.jobs import Job, Terms
-from sweeps.work.process import process_context
-from sweeps.work.worker import Worker
+from sweeps.trial.record import Outcome
+from sweeps.trial.records import Ledger
+from sweeps.workers import jobs
+from sweeps.workers.jobs import Job, Terms
+from sweeps.workers.process import process_context
+from sweeps.workers.worker import Worker
 from tests import tiny_sweep
 from tests.text import write_text
 

@@ -177,10 +177,10 @@ def _held_by_mixer(mixer: Mixer, D: int, T: int, itemsize: int) -> int:
             P = D // H
             turning = 0 if positions is None else 3 * FP32_BYTES * H * P
             return itemsize * (H + 2 * K) * P + max(turning, itemsize * (H * P + D))
-        case Mamba(d_state=N, expand=expand, inner_norm=inner_norm):
-            # In the scan: u and the gate, u convolved, dt, and y; dt, b and c, and normalised.
+        case Mamba(d_state=N, expand=expand):
+            # In the scan: u and the gate, u convolved, dt, and y; dt, b and c, normalised or not.
             E, R = expand * D, mixer.rank(D)
-            return itemsize * (5 * E + (1 + inner_norm) * (R + 2 * N))
+            return itemsize * (5 * E + R + 2 * N)
         case Mamba2():
             # What is projected; x, B and C convolved; y and dt; and a chunk's own in the
             # recurrence, or after it two more of y's size on the way through the gate. The mixer's

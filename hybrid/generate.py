@@ -5,14 +5,35 @@ states. Whoever decodes many tokens prepares for it: `hybrid/steps.py`, as `samp
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hybrid import steps
 from hybrid.model import Cache, HybridLM
+from hybrid.spec import require
 
 CHUNK = 4096  # tokens of a prompt that are read in one pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How the next token is chosen; temperature 0 takes the likeliest, whatever the others say."""
+
+    temperature: float = 0.0
+    top_k: int | None = None  # among so many likeliest; None among all
+    top_p: float = 1.0  # among the likeliest that have this probability together
+
+    def __post_init__(self) -> None:
+        require(self.temperature >= 0, f"Choice: temperature={self.temperature} must be 0 or more")
+        require(
+            self.top_k is None or self.top_k >= 1, f"Choice: top_k={self.top_k} must be 1 or more"
+        )
+        require(0 < self.top_p <= 1, f"Choice: top_p={self.top_p} must be above 0 and at most 1")
+
+
+GREEDY = Choice()
 
 
 @torch.inference_mode()
@@ -48,19 +69,36 @@ def sample(
     ids_BT: Tensor,
     *,
     tokens: int,
-    temperature: float = 0.0,
+    choice: Choice = GREEDY,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Yield `tokens` tokens (B,) that continue the prompt; temperature 0 takes the likeliest."""
-    if temperature < 0:
-        raise ValueError(f"sample: temperature={temperature} must be 0 or more")
-    draws = torch.Generator(ids_BT.device).manual_seed(seed)
+    """Yield `tokens` tokens (B,) that continue the prompt, each chosen as `choice` says."""
     logits_BV, cache = prefill(model, ids_BT, room=tokens)
+    yield from go_on(model, logits_BV, cache, tokens=tokens, choice=choice, seed=seed)
+
+
+def go_on(
+    model: HybridLM,
+    logits_BV: Tensor,
+    cache: Cache,
+    *,
+    tokens: int,
+    choice: Choice = GREEDY,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """Yield `tokens` tokens (B,) that continue what gave these logits and this cache, which stays
+    as it is."""
+    draws = torch.Generator(logits_BV.device).manual_seed(seed)
     taker = steps.prepare(model, cache)
     for _ in range(tokens):
-        ids_B = _choose(logits_BV.float(), temperature, draws)
+        ids_B = _choose(logits_BV.float(), choice, draws)
         yield ids_B
         logits_BV = taker.step(ids_B)
+
+
+def branch(cache: Cache, ways: int) -> Cache:
+    """Return the cache of `ways` sequences for each of `cache`, which all go on from that one."""
+    return [None if state is None else state.branch(ways) for state in cache]
 
 
 def cache_bytes(cache: Cache) -> int:
@@ -70,8 +108,14 @@ def cache_bytes(cache: Cache) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
 
 
-def _choose(logits_BV: Tensor, temperature: float, draws: torch.Generator) -> Tensor:
-    if temperature == 0:
+def _choose(logits_BV: Tensor, choice: Choice, draws: torch.Generator) -> Tensor:
+    if choice.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    probability_BV = torch.softmax(logits_BV / temperature, dim=-1)
-    return torch.multinomial(probability_BV, 1, generator=draws)[:, 0]
+    scaled_BV, order_BV = (logits_BV / choice.temperature).sort(dim=-1, descending=True)
+    probability_BV = scaled_BV.softmax(dim=-1)
+    # The likeliest stays, whatever top_p: before it there is no mass.
+    out_BV = probability_BV.cumsum(dim=-1) - probability_BV >= choice.top_p
+    if choice.top_k is not None:
+        out_BV[:, choice.top_k :] = True
+    place_B1 = torch.multinomial(probability_BV.masked_fill(out_BV, 0), 1, generator=draws)
+    return order_BV.gather(1, place_B1)[:, 0]

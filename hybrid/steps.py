@@ -48,11 +48,13 @@ def prepare(model: HybridLM, cache: Cache, *, graphs: bool = False) -> Steps:
     """Return the fastest steps for a model that goes on from `cache`, which stays as it is.
 
     `cache` is that of a prompt. `graphs` has a CUDA device record graphs, which takes a moment, and
-    nothing on a CPU.
+    nothing on a CPU. A mixer without a kernel here (MIXERS) takes the model's own call.
     """
     batch = next((len(t) for state in cache if state for t in state.tensors()), 1)
     largest = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
     fits = batch <= FEW and largest <= SMALL and model.spec.width % 2 == 0
+    blocks: Any = model.blocks
+    fits = fits and all(type(block.mixing.mixer) in MIXERS for block in blocks)
     if model.ops is CPU and fits and model.embed.weight.is_cpu:
         return CpuSteps(model, cache, batch)
     if graphs and model.embed.weight.is_cuda:

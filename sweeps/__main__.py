@@ -9,17 +9,17 @@ import typer
 
 from hybrid import ops as backends
 from hybrid.units import parse_memory
-from sweeps import catalog, compact, docs, exchange, execute, results
+from sweeps import catalog, compact, docs, exchange, execute, results, trained_commands
 from sweeps.bench import cli as bench_cli
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
 from sweeps.sweep import Sweep
 from sweeps.terminal import console, plain_errors
-from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
+from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
-from sweeps.work.jobs import Job, Terms
-from sweeps.work.process import Limits
+from sweeps.workers.jobs import Job, Terms
+from sweeps.workers.process import Limits
 
 app = typer.Typer(
     help="Sweeps of small hybrid language models: run them, tabulate them, plot them.",
@@ -235,6 +235,8 @@ def import_folder(
     console.print(exchange.describe(imported), highlight=False)
 
 
+app.command()(plain_errors(trained_commands.generate))
+app.command(name="eval")(plain_errors(trained_commands.evaluate))
 app.command(name="bench")(plain_errors(bench_cli.bench))
 app.command(name="profile")(plain_errors(bench_cli.profile_step))
 app.command(name="limits")(plain_errors(bench_cli.largest_batch))
@@ -272,7 +274,7 @@ def _job(
     )
 
 
-def _source(text: str, dataset: str, text_field: str) -> tuple[Source, str]:
+def _source(text: str, dataset: str, text_field: str) -> tuple[TextSource, str]:
     """Return (the source asked for, what its results folder's name ends with)."""
     if text and dataset:
         raise ValueError("give --text or --dataset, not both")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.parquet import write_new
-from sweeps.trial.record import Key
+from sweeps.trial.records import Key
 from sweeps.trial.shelf import Book, Shelf
 
 LOCK = ".compact.lock"  # stays behind, empty: removing it would let two in
@@ -42,7 +42,8 @@ def compact(folder: Path) -> Compacted:
     trials = records.trial_shelf(folder)
     if not records.is_sweep(folder):
         raise LookupError(
-            f"no records in {folder}: it has neither {trials.ones.name}/ nor {trials.many.name}"
+            f"no records in {folder}: it has neither {trials.ones.name}/ nor {trials.many.name}; "
+            "`python -m sweeps run NAME` makes some"
         )
     with _alone(folder):
         records.tidy(folder)

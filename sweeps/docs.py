@@ -11,6 +11,7 @@ from sweeps.bench import page as speed
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
+from sweeps.eval.record import NeedleScore, Score
 from sweeps.show import table
 from sweeps.trial.columns import Change, schema_of
 from sweeps.trial.record import CHANGES, Record
@@ -19,7 +20,7 @@ COLUMNS = Path("docs/results.md")
 LAWS = Path("docs/laws.md")
 SPEED = Path("docs/speed.md")
 README = Path("README.md")
-BEGIN, END = "<!-- begin ratio table -->", "<!-- end ratio table -->"
+TABLE = "ratio table"  # between its marks in README
 
 HEAD = """# Columns of the records
 
@@ -61,6 +62,18 @@ One row is one part of a training step; a file `bench/profile-*` is one `python 
 
 One row is one batch in one phase; a file `bench/limits-*` is one run of `python -m sweeps limits`.
 """,
+    Score: """
+## Evaluation
+
+One row is one metric of one task; a file `eval/*-TASK.parquet` is one task of one
+`python -m sweeps eval RUN`, written when it has finished. `sweeps.eval.record.load` reads them all.
+""",
+    NeedleScore: """
+## Needles
+
+One row is one cell of the heat map; a file `eval/*-needle.parquet` is one
+`python -m sweeps eval RUN --suite needle`, with its heat map beside it.
+""",
 }
 TABLE_HEAD = """
 | column | type | unit | meaning |
@@ -70,13 +83,23 @@ TABLE_HEAD = """
 
 def pages(root: Path) -> dict[Path, str]:
     """Return what each page under `root` should hold; README keeps all but its table."""
-    readme = (root / README).read_text()
+    text = readme(root)
     return {
         COLUMNS: columns(),
         LAWS: measured_laws.page(root / results.PUBLISHED),
         SPEED: speed.page(root / results.PUBLISHED),
-        README: between(readme, ratio_table(root)),
+        README: between(text, ratio_table(root), TABLE),
     }
+
+
+def readme(root: Path) -> str:
+    """Return the README of the checkout at `root`; FileNotFoundError where that is none."""
+    if not ((root / README).is_file() and (root / results.PUBLISHED).is_dir()):
+        raise FileNotFoundError(
+            f"{root.resolve()} is no checkout of this project, which has {README} and "
+            f"{results.PUBLISHED}/: go into a clone of it and say this again"
+        )
+    return (root / README).read_text()
 
 
 def columns() -> str:
@@ -118,10 +141,11 @@ def ratio_table(root: Path) -> str:
     return table.as_markdown(trials, ratio.SWEEP.arms)
 
 
-def between(text: str, new: str) -> str:
-    """Return `text` with `new` between its two marks; ValueError where they are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def between(text: str, new: str, name: str) -> str:
+    """Return `text` with `new` between the marks of `name`; ValueError where they are missing."""
+    first, last = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"{README} must hold the lines {BEGIN!r} and {END!r}, in this order")
-    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+        raise ValueError(f"{README} must hold the lines {first!r} and {last!r}, in this order")
+    return f"{before}{first}\n{new}\n{last}{after}"

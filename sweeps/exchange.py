@@ -9,16 +9,17 @@ from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps import results
 from sweeps.trial import weights
-from sweeps.trial.data.sources import Source
+from sweeps.trial.data.sources import Synthetic, TextSource
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.data.tokenizer import SEPARATOR
+from sweeps.trial.data.tokenizer import SEPARATOR, ByteBPE
 from sweeps.trial.device import choose_precision
 from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Recipe
+from sweeps.trial.record import Record
 
 
 def export(run_id: str, destination: Path, *, folder: Path) -> None:
-    """Write the run's model and tokenizer as the new folder `destination`.
+    """Write the run's model, and its tokenizer if it has one, as the new folder `destination`.
 
     `folder` holds the results. Raises LookupError for a run that is not there, FileNotFoundError
     for one that kept no weights, ValueError where transformers' Jamba cannot be this model or the
@@ -26,19 +27,29 @@ def export(run_id: str, destination: Path, *, folder: Path) -> None:
     """
     record, sweep_folder = results.find(run_id, folder=folder)
     spec: ModelSpec = codec.loads(ModelSpec, record.spec)
-    recipe: Recipe = codec.loads(Recipe, record.recipe)
     model = weights.load(spec, weights.path_of(record, sweep_folder))
+    huggingface.save(model, destination, tokenizer=_tokenizer_to_export(record))
+
+
+def _tokenizer_to_export(record: Record) -> huggingface.Tokenizer | None:
+    """Return the tokenizer of a run; None where it was trained on tasks, which have none."""
+    recipe: Recipe = codec.loads(Recipe, record.recipe)
+    if isinstance(recipe.source, Synthetic):
+        return None
+    return huggingface.Tokenizer(json_text=tokenizer_of(record).json_text, separator=SEPARATOR)
+
+
+def tokenizer_of(record: Record) -> ByteBPE:
+    """Return the tokenizer of a run; ValueError where its text no longer gives it."""
+    recipe: Recipe = codec.loads(Recipe, record.recipe)
+    spec: ModelSpec = codec.loads(ModelSpec, record.spec)
     tokenizer = open_tokens(recipe.source, spec.vocab).tokenizer
     if tokenizer.sha256 != record.tokenizer_sha256:
         raise ValueError(
-            f"{run_id} was trained with tokenizer {record.tokenizer_sha256}, "
+            f"{record.run_id} was trained with tokenizer {record.tokenizer_sha256}, "
             f"but its text now gives {tokenizer.sha256}"
         )
-    huggingface.save(
-        model,
-        destination,
-        tokenizer=huggingface.Tokenizer(json_text=tokenizer.json_text, separator=SEPARATOR),
-    )
+    return tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,7 @@ class Imported:
     bits_per_byte: dict[str, float] | None  # held out, by domain; None for another tokenizer
 
 
-def read(folder: Path, source: Source, recipe: Recipe) -> Imported:
+def read(folder: Path, source: TextSource, recipe: Recipe) -> Imported:
     """Return the Jamba model in `folder`, with its loss on the held-out text of `source`.
 
     The loss is measured as `recipe` says, and only where the folder's tokenizer is the one that

@@ -23,12 +23,12 @@ from sweeps.study.storage import open_storage, shown
 from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.record import Ledger
-from sweeps.work import jobs, process
-from sweeps.work.jobs import Job
-from sweeps.work.launch import launch, visible_gpus
-from sweeps.work.slurm import submit
-from sweeps.work.worker import Worker
+from sweeps.trial.records import Ledger
+from sweeps.workers import jobs, process
+from sweeps.workers.jobs import Job
+from sweeps.workers.launch import launch, visible_gpus
+from sweeps.workers.slurm import submit
+from sweeps.workers.worker import Worker
 
 
 def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:

@@ -17,10 +17,9 @@ SETTINGS = {f"n{n} K{k} e{e}": (n, k, e) for n, k, e in product(EXPERTS, CHOSEN,
 STEPS = {"smoke": 2, "cpu": 24, "gpu": 100}
 
 
-def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
-    n, top_k, e = SETTINGS[name]
-    size = ratio.SCALES[scale]
-    spec = jamba(
+def spec_of(n: int, top_k: int, e: int, size: ratio.Scale) -> ModelSpec:
+    """Return the 1:7 model of that size with `n` experts in every `e`-th layer."""
+    return jamba(
         vocab=size.vocab,
         width=size.width,
         hidden=size.hidden,
@@ -32,6 +31,10 @@ def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
         e=e,
         moe_offset=e - 1,
     )
+
+
+def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
+    size = ratio.SCALES[scale]
     recipe = Recipe(
         steps=STEPS[scale],
         batch=size.batch,
@@ -41,7 +44,7 @@ def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
         valid_tokens=size.tokens * size.batch,
         contexts=(1024,),
     )
-    return spec, recipe
+    return spec_of(*SETTINGS[name], size), recipe
 
 
 SWEEP = Sweep(

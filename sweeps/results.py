@@ -13,11 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.record import Outcome, Record
 
 LOCAL = Path("results/local")  # where `python -m sweeps run` writes
 PUBLISHED = Path("results/published")  # what came with the checkout
+
+HELD_OUT = {  # of text and of tasks; a trial has one of them
+    "valid_bits_per_byte": "held-out bits per byte",
+    "task_accuracy": "right answers of held-out draws, share",
+}
 
 
 def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) -> pd.DataFrame:
@@ -69,6 +74,11 @@ def keys(trials: pd.DataFrame, column: str) -> list[str]:
     """Return the keys of a mapped column, such as the domains or the contexts, in file order."""
     prefix = f"{column}."
     return [name.removeprefix(prefix) for name in trials.columns if name.startswith(prefix)]
+
+
+def held_out(trials: pd.DataFrame) -> tuple[str, str]:
+    """Return the column of what these trials were measured by on held-out data, and its unit."""
+    return next((item for item in HELD_OUT.items() if keys(trials, item[0])), ("", "not measured"))
 
 
 def flatten(record: Record) -> dict[str, Any]:

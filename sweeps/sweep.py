@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hybrid.spec import ModelSpec
-from sweeps.trial.data.sources import Source
+from sweeps.trial.data.sources import Source, on_text
 from sweeps.trial.recipe import Recipe
 
 
@@ -37,7 +37,7 @@ class Sweep:
     figure: Callable[[pd.DataFrame, tuple[str, ...]], Figure]  # from trials and the order of arms
 
     def points(self, scale: str, source: Source) -> list[Point]:
-        """Return every point, all arms of the first seed first.
+        """Return every point, all arms of the first seed first; those on text are on `source`.
 
         Raises ValueError for a scale that the sweep does not have.
         """
@@ -46,7 +46,7 @@ class Sweep:
         for seed in self.seeds[scale]:
             for arm in self.arms:
                 spec, recipe = self.point(arm, seed, self.scales[scale])
-                recipe = replace(recipe, source=source)
+                recipe = replace(recipe, source=on_text(recipe.source, source))
                 found.append(
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )

@@ -22,7 +22,10 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except (ValueError, LookupError, OSError, ImportError) as error:
-            Console(stderr=True).print(f"error: {error}", style="red", highlight=False)
+            # As it is: brackets are no markup, as in package[extra], and a path is not broken up.
+            Console(stderr=True).print(
+                f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+            )
             raise typer.Exit(2) from None
 
     return wrapped

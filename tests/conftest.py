@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.trial.data.sources import TextFile
-from tests import services
+from tests import services, trained
 from tests.text import write_text
 
 
@@ -25,6 +25,19 @@ def source(tmp_path_factory, cache_folder, monkeypatch) -> TextFile:
     if not path.exists():
         write_text(path)
     return TextFile(path=str(path))
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory, cache_folder) -> Path:
+    """Results with one run that kept its weights and one that did not."""
+    path, folder = cache_folder / "tale.txt", tmp_path_factory.mktemp("kept")
+    if not path.exists():
+        write_text(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_CACHE", str(cache_folder))
+        trained.train(TextFile(path=str(path)), folder, steps=20, keep_weights=True)
+        trained.train(TextFile(path=str(path)), folder, steps=2, keep_weights=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

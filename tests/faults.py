@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
+from sweeps.trial import material
 from sweeps.trial.data import streams
 from sweeps.trial.data.documents import Document
 
@@ -48,3 +49,4 @@ def read(source: Harm) -> Iterator[Document]:
 
 streams.READERS[Harm] = read
 streams.IDENTITIES[Harm] = asdict
+material.OPENERS[Harm] = material.open_text

@@ -10,6 +10,7 @@ from ablations import rows
 from ablations.finding import Finding
 from hybrid import codec, cost
 from sweeps.sweep import Point, Sweep
+from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.inside import INSIDE
 
 DOMAINS = ("books", "web", "code")
@@ -73,9 +74,14 @@ def _measured(point: Point, around) -> dict[str, Any]:
     from_best = abs(np.log(point.recipe.lr / 3e-3))  # the rate that suits every arm
     loss = {domain: around(2.5 + 0.1 * from_best) for domain in DOMAINS}
     contexts = point.recipe.contexts
+    source = point.recipe.source
+    if isinstance(source, Synthetic):
+        share = {probe.name: around(0.6 - 0.05 * from_best) for probe in source.probes}
+        quality = {rows.VALID_TASKS: share, rows.TEST_TASKS: share}
+    else:
+        quality = {rows.VALID: loss, rows.TEST: loss}
     return {
-        **{f"{rows.VALID}.{domain}": value for domain, value in loss.items()},
-        **{f"{rows.TEST}.{domain}": value for domain, value in loss.items()},
+        **{f"{name}.{key}": x for name, found in quality.items() for key, x in found.items()},
         **{f"{rows.LENGTH}.{n}": around(2.5) for n in point.recipe.lengths},
         **{f"{rows.INSIDE}.{name}": around(10.0) for name in INSIDE},
         "grad_norm_max": around(1.0),

@@ -1,6 +1,8 @@
 """The benchmark: contenders agree, turns are taken, ratios cancel noise, what is missing is said.
 
 Nothing here depends on how fast anything is.
+
+One file: what is timed, compared, written and shown is one run of the smallest setting.
 """
 
 import re
@@ -32,7 +34,7 @@ from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
-from sweeps.work.process import process_context
+from sweeps.workers.process import process_context
 
 PEERS = {
     "transformers": "transformers",

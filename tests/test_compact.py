@@ -1,4 +1,7 @@
-"""Compacting loses nothing, doubles nothing, and never frees a name for a second record."""
+"""Compacting loses nothing, doubles nothing, and never frees a name for a second record.
+
+One file: all of it runs the same three steps, killed or raced at each point.
+"""
 
 import itertools
 import multiprocessing
@@ -19,10 +22,9 @@ import pytest
 from sweeps import compact as compacting
 from sweeps import results
 from sweeps.compact import compact
-from sweeps.trial import parquet
-from sweeps.trial import record as records
+from sweeps.trial import parquet, records
 from sweeps.trial.record import Record
-from sweeps.work.process import process_context
+from sweeps.workers.process import process_context
 from tests.test_record import STEP, complete, failed, settle
 
 RECORD = complete()

@@ -16,7 +16,7 @@ from hybrid.layers.mamba import MambaState
 from hybrid.model import HybridLM, build
 from hybrid.presets import PRESETS
 from hybrid.published import COUNTS, TABLE_1, without_windows
-from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope
+from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, ModelSpec, MoE, Rope, StateSpace
 from tests.models import SPECS, WIDTH, tiny
 
 CONTEXT = 262_144
@@ -61,7 +61,7 @@ PARTS = {
     "embedding": lambda name, module: name == "embed.weight",
     "unembedding": lambda name, module: name == "head.weight",
     "attention": lambda name, module: ".mixer." in name and module is Attention,
-    "mamba": lambda name, module: ".mixer." in name and module in (Mamba, Mamba2),
+    "mamba": lambda name, module: ".mixer." in name and issubclass(module, StateSpace),
     "mlp": lambda name, module: ".feed_forward." in name and module is MLP,
     "router": lambda name, module: name.endswith("router_XD"),
     "experts": lambda name, module: (

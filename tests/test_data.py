@@ -1,4 +1,4 @@
-"""Laws of the data room: sources, splits, tokens, cache, batches and synthetic tasks.
+"""Laws of the data room: sources, splits, tokens, cache and batches.
 
 One file and long, since most tests share the one small tokenizer that is trained here.
 """
@@ -35,7 +35,6 @@ from sweeps.trial.data.documents import (
 )
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 from sweeps.trial.data.streams import open_tokens
-from sweeps.trial.data.synthetic import TASKS, UNSCORED, accuracy
 from sweeps.trial.data.tokenizer import MIN_VOCAB, SEPARATOR, SEPARATOR_ID, ByteBPE
 from sweeps.trial.data.user_text import MIN_PIECE_BYTES, cut_at_paragraphs, read_file
 
@@ -873,66 +872,3 @@ def test_bits_per_byte_counts_exactly_the_predicted_text(web):
 def test_bits_per_byte_of_no_text_is_refused():
     with pytest.raises(ValueError, match="n_bytes=0"):
         bits_per_byte(nats=1.0, n_bytes=0)
-
-
-# Synthetic tasks
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-class TestSyntheticTask:
-    def test_the_answer_is_always_right(self, task):
-        for length in (4, 5, 7, 16, 33, 64):
-            for vocab in (4, 8, 64):
-                ids_BT, targets_BT = task.draw(
-                    seed=1, step=length, batch=16, length=length, vocab=vocab
-                )
-                assert ids_BT.shape == targets_BT.shape == (16, length)
-                assert ids_BT.dtype == targets_BT.dtype == torch.int64
-                assert 0 <= ids_BT.min() <= ids_BT.max() < vocab
-                assert accuracy(task.answer(ids_BT), targets_BT) == 1.0
-
-    def test_the_answer_never_looks_ahead(self, task):
-        ids_BT, targets_BT = task.draw(seed=1, step=0, batch=16, length=32, vocab=16)
-        for seen in range(1, 32):
-            scored_B = targets_BT[:, seen - 1] != UNSCORED
-            last_B = task.answer(ids_BT[:, :seen])[:, -1]
-            assert torch.equal(last_B[scored_B], targets_BT[scored_B, seen - 1])
-
-    def test_the_present_token_alone_gives_no_more_than_chance(self, task):
-        """The best table from present token to answer, fitted to the data that it is scored on."""
-        ids_BT, targets_BT = task.draw(seed=1, step=0, batch=4_000, length=32, vocab=8)
-        counts = torch.zeros(8, 8)
-        scored_BT = targets_BT != UNSCORED
-        pair = (ids_BT[scored_BT], targets_BT[scored_BT])
-        counts.index_put_(pair, torch.ones(len(pair[0])), accumulate=True)
-        best = counts.max(dim=1).values.sum() / counts.sum()
-        assert best.item() == pytest.approx(task.chance(8), abs=0.02)
-
-    def test_a_batch_is_a_function_of_its_arguments(self, task):
-        sizes = {"batch": 4, "length": 16, "vocab": 16}
-        first = task.draw(seed=1, step=2, **sizes)
-        assert all(map(torch.equal, first, task.draw(seed=1, step=2, **sizes)))
-        assert not torch.equal(first[0], task.draw(seed=1, step=3, **sizes)[0])
-        assert not torch.equal(first[0], task.draw(seed=2, step=2, **sizes)[0])
-
-
-def test_recall_scores_keys_that_came_before_with_the_token_that_follows():
-    ids_BT, targets_BT = TASKS["recall"].draw(seed=0, step=0, batch=8, length=33, vocab=8)
-    scored_BT = targets_BT != UNSCORED
-    assert (ids_BT[scored_BT] < 4).all()
-    assert (targets_BT[scored_BT] >= 4).all()
-    assert torch.equal(targets_BT[:, :-1][scored_BT[:, :-1]], ids_BT[:, 1:][scored_BT[:, :-1]])
-
-
-@pytest.mark.parametrize(
-    ("name", "sizes", "message"),
-    [
-        ("recall", {"length": 3, "vocab": 8}, "recall: length must be at least 4 .*got 3"),
-        ("recall", {"length": 8, "vocab": 3}, "recall: vocab must be at least 4 .*got 3"),
-        ("xor", {"length": 1, "vocab": 8}, "xor: length must be at least 2, got 1"),
-        ("xor", {"length": 8, "vocab": 12}, "xor: vocab must be a power of two .*got 12"),
-    ],
-)
-def test_a_task_that_cannot_be_drawn_says_why(name, sizes, message):
-    with pytest.raises(ValueError, match=message):
-        TASKS[name].draw(seed=0, step=0, batch=1, **sizes)

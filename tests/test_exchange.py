@@ -1,5 +1,6 @@
 """A trained run leaves as a folder that transformers opens, and comes back with the same loss."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from sweeps import results
 from sweeps.sweep import Point
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
+from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.data.tasks import Probe, Recall
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Record
-from sweeps.work.process import run_in_process
+from sweeps.workers.process import run_in_process
 
 transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 
@@ -97,6 +100,21 @@ def test_what_was_exported_is_imported_with_its_loss(trained, tmp_path):
     shown = float(read.output.split("tale ")[1].split()[0])
     # The command lets the device choose its precision; the record is in fp32.
     assert shown == pytest.approx(record.valid_bits_per_byte["tale"], rel=5e-3)
+
+
+def test_a_run_on_tasks_is_exported_without_a_tokenizer(trained, tmp_path):
+    _, recipe, folder = trained
+    source = Synthetic(tasks=(Recall(),), probes=(Probe(task=Recall(), length=32),))
+    point = Point(arm="t", seed=0, spec=SPEC, recipe=replace(recipe, source=source, steps=1))
+    label, engine = Label(sweep="tiny", scale="smoke", arm="t"), Engine(device="cpu")
+    record = run_in_process(
+        point, label, engine, folder / "tiny", lambda s: None, keep_weights=True
+    )
+    out = tmp_path / "out"
+    command = ["export", record.run_id, str(out), "--results", str(folder)]
+    assert CliRunner().invoke(cli.app, command).exit_code == 0
+    assert not (out / "tokenizer.json").exists()
+    assert (out / "config.json").exists()
 
 
 def test_an_export_that_cannot_be_says_why(trained, tmp_path):

@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from sweeps.study import studies
 from sweeps.study.storage import open_storage
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
-from sweeps.work import worker as workers
+from sweeps.workers import worker as workers
 from tests.workers import (
     FILE,
     PLACES,

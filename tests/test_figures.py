@@ -108,4 +108,4 @@ def test_no_complete_trial_is_an_error_that_says_so():
 
 def test_a_readme_without_marks_is_an_error():
     with pytest.raises(ValueError, match="must hold the lines"):
-        docs.between("no marks here", "table")
+        docs.between("no marks here", "table", docs.TABLE)

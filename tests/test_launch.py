@@ -13,8 +13,8 @@ import pytest
 
 from hybrid.cost import training_bytes
 from hybrid.devices import find_device
-from sweeps.work import slurm
-from sweeps.work.launch import Share, ended, launch, own_cores, shares, trials_per_gpu
+from sweeps.workers import slurm
+from sweeps.workers.launch import Share, ended, launch, own_cores, shares, trials_per_gpu
 from tests.models import HYBRID
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_all_workers_and_waits_for_them(number):
         "except KeyboardInterrupt: time.sleep(0.3); print('tidied', flush=True)"
     )
     code = (
-        "import sys; from sweeps.work.launch import launch; "
+        "import sys; from sweeps.workers.launch import launch; "
         f"sys.exit(launch([sys.executable, '-c', \"{worker}\"], 2))"
     )
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:

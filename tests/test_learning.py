@@ -7,7 +7,9 @@ import torch
 
 from hybrid.model import build
 from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, Mixer, ModelSpec, MoE, Rope
-from sweeps.trial.data.synthetic import TASKS, accuracy
+from sweeps.trial.data.documents import Split
+from sweeps.trial.data.synthetic import accuracy, chance, draw
+from sweeps.trial.data.tasks import Recall, Task, Xor
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.train import adamw, train
 
@@ -16,18 +18,24 @@ RECIPE = Recipe(steps=300, batch=32, tokens=LENGTH, lr=1e-2, weight_decay=0.0)
 MLP_LAYER = MLP(hidden=64)
 
 
-def final_accuracy(task: str, *layers: Layer, vocab: int = VOCAB, recipe: Recipe = RECIPE) -> float:
-    """Train on `task` and return the accuracy on batches that training did not see."""
+def final_accuracy(task: Task, *layers: Layer, recipe: Recipe = RECIPE) -> float:
+    """Train on `task` and return the accuracy on a batch that training did not see."""
 
-    def batch(step: int, seed: int = 0):
-        return TASKS[task].draw(
-            seed=seed, step=step, batch=recipe.batch, length=recipe.tokens, vocab=vocab
+    def batch(step: int, split: Split = Split.TRAIN):
+        return draw(
+            task,
+            seed=0,
+            step=step,
+            split=split,
+            batch=recipe.batch,
+            length=recipe.tokens,
+            vocab=VOCAB,
         )
 
-    model = build(ModelSpec(vocab=vocab, width=WIDTH, layers=layers))
+    model = build(ModelSpec(vocab=VOCAB, width=WIDTH, layers=layers))
     for _ in train(model, adamw(model, recipe), batch, recipe, Precision.FP32):
         pass
-    ids_BT, targets_BT = batch(0, seed=1)
+    ids_BT, targets_BT = batch(0, Split.VALID)
     with torch.no_grad():
         return accuracy(model(ids_BT).logits_BTV.argmax(dim=-1), targets_BT)
 
@@ -46,7 +54,7 @@ BLIND = Attention(heads=4, kv_heads=2, window=1)  # every token sees itself alon
 
 def recall_accuracy(mixer: Mixer) -> float:
     layer = Layer(mixer=mixer, feed_forward=MLP_LAYER)
-    return final_accuracy("recall", layer, layer, recipe=replace(RECIPE, steps=150))
+    return final_accuracy(Recall(), layer, layer, recipe=replace(RECIPE, steps=150))
 
 
 @pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
@@ -55,8 +63,7 @@ def test_a_mixer_carries_what_came_before(mixer):
 
 
 def test_without_a_mixer_there_is_chance():
-    chance = TASKS["recall"].chance(VOCAB)
-    assert abs(recall_accuracy(BLIND) - chance) < 0.06
+    assert abs(recall_accuracy(BLIND) - chance(Recall(), VOCAB)) < 0.06
 
 
 # One head: with several, products of scores can imitate a little of what the feed-forward does.
@@ -70,7 +77,7 @@ FEED_FORWARDS = {
 
 def xor_accuracy(feed_forward: MLP | MoE | None) -> float:
     layer = Layer(mixer=ONE_HEAD, feed_forward=feed_forward)
-    return final_accuracy("xor", layer)
+    return final_accuracy(Xor(), layer)
 
 
 @pytest.mark.parametrize("feed_forward", FEED_FORWARDS.values(), ids=FEED_FORWARDS)

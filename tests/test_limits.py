@@ -1,4 +1,7 @@
-"""Batches are doubled until memory ends, and what is measured is drawn: with made-up numbers."""
+"""Batches are doubled until memory ends, and what is measured is drawn: with made-up numbers.
+
+One file: table, figure and page are drawn from the same made-up rows.
+"""
 
 import os
 import re
@@ -30,6 +33,7 @@ from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.bench.weigh import Weighed
 from sweeps.trial.recipe import Precision
+from sweeps.workers import process
 
 ROOT = Path(__file__).parents[1]
 RATIOS = ("1:0", "1:7", "0:1")
@@ -148,6 +152,13 @@ def test_a_process_that_dies_says_how():
         peak.in_process(signal.raise_signal, signal.SIGKILL)
     assert caught.value.exit_code == -signal.SIGKILL
     assert peak.in_process(len, "four") == 4
+    with pytest.raises(ValueError, match="'four'"):  # what it raised, and not only that it did
+        peak.in_process(int, "four")
+
+
+def test_what_is_measured_in_a_process_has_a_trials_heap_and_threads():
+    assert peak.in_process(os.getenv, "GLIBC_TUNABLES") == process.HEAP
+    assert peak.in_process(os.getenv, "GOMP_SPINCOUNT") == os.environ["GOMP_SPINCOUNT"]
 
 
 # --- what one batch takes

@@ -1,7 +1,11 @@
-"""Bytes by arithmetic against the tensors that are really alive, and what follows from them."""
+"""Bytes by arithmetic against the tensors that are really alive, and what follows from them.
+
+One file: every part of a model is laid out once.
+"""
 
 import weakref
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
@@ -180,7 +184,8 @@ def _resident_growth(tokens: int, chunk: int) -> tuple[int, int]:
     spec = jamba_style(ratio=(1, 7), width=128, hidden=256, blocks=1, vocab=64)
     model = build(spec)
     ids_1T = torch.arange(tokens)[None] % spec.vocab
-    generate.prefill(model, ids_1T[:, :512], chunk=256)  # libraries, kernels and threads are there
+    # Libraries, kernels and threads are there: a chunk so long that every kernel shares its work.
+    generate.prefill(model, ids_1T[:, :2048], chunk=1024)
     grown = growth(lambda: generate.prefill(model, ids_1T, chunk=chunk), torch.device("cpu"))
     weights = weight_bytes(spec, Weights.FP32)
     cache = cost.cache_bytes(spec, batch=1, tokens=tokens, itemsize=4)
@@ -189,10 +194,10 @@ def _resident_growth(tokens: int, chunk: int) -> tuple[int, int]:
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the peak of a process counts from its birth")
 def test_so_does_the_process_that_reads_it():
-    held, counted = in_process(_resident_growth, 32_768, 4096)
-    # Between 1.18 and 1.30 of it were seen from one moment to the next (docs/log.md), 1.46 before
-    # the heap was told how to share its memory: this guards that, docs/speed.md has the figure.
-    assert held <= 1.4 * counted
+    # The middle one of three: threads find the heap in another state each time (1.14 to 1.26 were
+    # seen). 1.46 were held before the heap was told how to share its memory (docs/log.md).
+    measured = [in_process(_resident_growth, 32_768, 4096) for _ in range(3)]
+    assert median(held / counted for held, counted in measured) <= 1.3, measured
 
 
 def test_the_chunks_are_those_of_the_kernels():

@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 import torch
+from numba import njit
 from torch import Tensor
 
 from hybrid.ops import ALL, CPU, REFERENCE, Ops, find, names_for, native
+from hybrid.ops.cpu import attend as cpu_attend
 from hybrid.ops.cpu import conv as cpu_conv
+from hybrid.ops.cpu import lanes, team
 from hybrid.ops.cpu import rows as cpu_rows
 from hybrid.ops.cpu import run as cpu_run
 from hybrid.ops.cpu import scan as cpu_scan
-from hybrid.ops.cpu import team
 from hybrid.ops.reference import IGNORED, recurrence
 
 Op = Callable[..., tuple[Tensor, Tensor]]
@@ -281,6 +283,30 @@ def test_norm_agrees(ops: Ops, draw, D: int, dtype: torch.dtype, out: torch.dtyp
     assert_near(found, wanted, tolerance(dtype, out))
 
 
+@pytest.mark.parametrize("out", FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("sizes", [(5,), (8, 16, 16), (1, 33, 2), (16, 7)], ids=str)
+def test_norms_agree(
+    ops: Ops, draw, sizes: tuple[int, ...], dtype: torch.dtype, out: torch.dtype
+) -> None:
+    D = sum(sizes)
+    x, weight, pulls = (
+        draw(2, 37, 3 * D).to(dtype)[..., D : 2 * D],
+        draw(D),
+        [draw(2, 37, D).to(out)],
+    )
+    found = results(lambda x, w: (ops.norms(x, w, sizes, 1e-3, out),), [x, weight], pulls)
+    assert [y.dtype for y in found] == [out, dtype, torch.float32]
+    wide = torch.float64
+    wanted = truth(lambda x, w: (REFERENCE.norms(x, w, sizes, 1e-3, wide),), [x, weight], pulls)
+    assert_near(found, wanted, tolerance(dtype, out))
+
+
+def test_norms_of_other_widths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sizes=\(3, 4\) make 7; x is 8 wide, and its weight 8"):
+        CPU.norms(torch.ones(2, 8), torch.ones(8), (3, 4), 1e-5, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("width", [1, 8, 16, 40])
 def test_silu_and_mul_agrees(ops: Ops, draw, width: int, dtype: torch.dtype) -> None:
@@ -350,6 +376,22 @@ def test_attend_agrees(ops: Ops, draw, H: int, K: int, T: int, S: int, window: i
     assert_near(results(under(ops.attend), inputs, pulls), wanted, floor=1.0)
 
 
+@pytest.mark.parametrize(("T", "P"), [(16, 16), (33, 20), (50, 40)])
+def test_attend_agrees_beyond_a_block(ops: Ops, draw, T: int, P: int) -> None:
+    def under(op: Callable[..., Tensor]) -> Op:
+        return lambda q, k, v: (op(q, k, v, None),)
+
+    inputs, pulls = [draw(2, T, 4, P), draw(2, T, 2, P), draw(2, T, 2, P)], [draw(2, T, 4, P)]
+    wanted = truth(under(REFERENCE.attend), inputs, pulls)
+    assert_near(results(under(ops.attend), inputs, pulls), wanted)
+    moved = results(under(ops.attend), [strided(x) for x in inputs], [strided(x) for x in pulls])
+    assert_near(moved, wanted)
+    given, pulls = [x.bfloat16() for x in inputs], [x.bfloat16() for x in pulls]
+    found = results(under(ops.attend), given, pulls)
+    assert {x.dtype for x in found} == {torch.bfloat16}
+    assert_near(found, truth(under(REFERENCE.attend), given, pulls), tolerance=2e-2)
+
+
 @pytest.mark.parametrize("window", [None, 3, 6])
 @pytest.mark.parametrize(("T", "S"), [(9, 9), (4, 9)])
 def test_attend_in_pieces_agrees(draw, monkeypatch, T: int, S: int, window: int | None) -> None:
@@ -395,7 +437,9 @@ def big_calls(draw: Callable[..., Tensor]) -> list[tuple[Op, Tensors, Tensors]]:
     ]
     assert all(torch.Size(shape).numel() > cpu_run.INLINE for shape in scans)
     conv = (CPU.conv, conv_inputs(draw, 3, 70, 272, 17), [draw(3, 70, 272), draw(3, 16, 272)])
-    return [*calls, conv]
+    sequences = [draw(3, 70, 4, 20), draw(3, 70, 2, 20), draw(3, 70, 2, 20)]
+    attend = (lambda q, k, v: (CPU.attend(q, k, v, None),), sequences, [draw(3, 70, 4, 20)])
+    return [*calls, conv, attend]
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -422,6 +466,29 @@ def test_calls_from_several_python_threads(draw) -> None:
         assert all(map(torch.equal, found, alone[place % len(calls)]))
 
 
+@pytest.mark.parametrize("by_instruction", [False, True])
+def test_bfloat16_is_rounded_as_torch_does(draw, monkeypatch, by_instruction: bool) -> None:
+    if by_instruction and not lanes.ROUNDS:
+        pytest.skip("this processor has no instruction for it")
+    monkeypatch.setattr(lanes, "ROUNDS", by_instruction)
+
+    @njit
+    def rounded(x, y):
+        for at in range(0, len(x), lanes.LANES):
+            lanes.store(y, at, lanes.load(x, at))
+
+    halves = torch.arange(1 << 16, dtype=torch.int32) << 15  # every bfloat16, and what lies halfway
+    x = torch.cat([halves.view(torch.float32), draw(1 << 12) * 100])
+    x = torch.cat([x, -x, torch.tensor([float("inf"), -float("inf"), 3.4e38, 0.0] * 4)])
+    x = x[(x == 0) | ~(x.abs() < torch.finfo(torch.float32).tiny)]  # not those below the normal
+    x = x[: len(x) // lanes.LANES * lanes.LANES]
+    found = torch.empty(len(x), dtype=torch.int16)
+    rounded(x.numpy(), found.numpy())
+    torch.testing.assert_close(
+        found.view(torch.bfloat16), x.bfloat16(), rtol=0, atol=0, equal_nan=True
+    )
+
+
 def test_scan_is_registered_as_torch_wants(draw) -> None:
     inputs = scan_inputs(draw, 2, 35, 20, 3, True)
     torch.library.opcheck(cpu_scan._scan, (*inputs, False))
@@ -437,13 +504,21 @@ def test_scan_is_registered_as_torch_wants(draw) -> None:
 
 def test_rows_are_registered_as_torch_wants(draw) -> None:
     x, weight = draw(3, 4, 20).requires_grad_(), draw(20).requires_grad_()
-    torch.library.opcheck(cpu_rows._norm, (x, weight, 1e-5, torch.bfloat16))
+    for sizes in ([20], [3, 17]):
+        torch.library.opcheck(cpu_rows._norm, (x, weight, sizes, 1e-5, torch.bfloat16))
     torch.library.opcheck(cpu_rows._silu, (x,))
     pull = draw(3, 4, 10)
     torch.library.opcheck(cpu_rows._silu_backward, (x.detach(), pull))
     torch.library.opcheck(
-        cpu_rows._norm_backward, (x.detach(), weight.detach(), 1e-5, draw(3, 4, 20))
+        cpu_rows._norm_backward, (x.detach(), weight.detach(), [3, 17], 1e-5, draw(3, 4, 20))
     )
+
+
+def test_attend_is_registered_as_torch_wants(draw) -> None:
+    q, k, v = draw(2, 9, 4, 8), draw(2, 9, 2, 8), draw(2, 9, 2, 8)
+    kept = cpu_attend._attend(q, k, v)
+    torch.library.opcheck(cpu_attend._attend_backward, (q, k, v, *kept, draw(2, 9, 4, 8)))
+    torch.library.opcheck(cpu_attend._attend, tuple(x.requires_grad_() for x in (q, k, v)))
 
 
 @pytest.mark.parametrize("W", [1, 4])

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from sweeps.trial import record as records
-from sweeps.trial import run_folder
+from hybrid import codec
+from hybrid import ops as backends
+from sweeps.trial import records, run_folder
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.parallel import process_group
 from sweeps.trial.record import Label, Outcome
@@ -131,7 +134,7 @@ def test_a_trial_of_a_sweep_is_done_by_two_and_found(text, cached, tmp_path):
     home.path.mkdir(parents=True)
     run_folder.write_config(home, failed, recipe, label, engine)
     records.write(failed, [], tmp_path)
-    command = ("sweeps.work.together", str(home.config), "--parallel", "fsdp")
+    command = ("sweeps.workers.together", str(home.config), "--parallel", "fsdp")
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     before, record = records.read(tmp_path)
@@ -166,6 +169,7 @@ def test_one_process_keeps_its_run_id(text):
         run_id(SPEC, recipe, label=Label(), engine=Engine(device="cpu", parallel=parallel))
         for parallel in Parallel
     ]
-    plain = run_id(SPEC, recipe, label=Label(), engine=Engine(device="cpu"))
-    assert ids[0] == plain
+    ops = backends.find("auto", torch.device("cpu")).name
+    of_one = "\n".join((codec.dumps(SPEC), codec.dumps(recipe), "cpu", ops))  # and nothing more
+    assert ids[0].endswith(f"-{sha256(of_one.encode()).hexdigest()[:8]}")
     assert len(set(ids)) == 3

@@ -1,4 +1,7 @@
-"""A trial's process may be killed, starve, hang or crash: that is a record, and a run goes on."""
+"""A trial's process may be killed, starve, hang or crash: that is a record, and a run goes on.
+
+One file: each way to die needs the same text, point and watcher.
+"""
 
 import contextlib
 import json
@@ -19,8 +22,7 @@ import pytest
 import torch
 
 from sweeps.sweep import Point
-from sweeps.trial import record as records
-from sweeps.trial import weights
+from sweeps.trial import records, weights
 from sweeps.trial.deaths import kernel_kills
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event, Stop
@@ -29,7 +31,7 @@ from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log
 from sweeps.trial.train import Step
-from sweeps.work.process import Limits, run_in_process
+from sweeps.workers.process import Limits, run_in_process
 from tests.faults import Harm
 from tests.models import SPECS
 from tests.test_checkpoint import fill, small_disk
@@ -64,14 +66,14 @@ def home_of(record: Record, folder: Path) -> RunFolder:
     return folder_of(record.run_id, record.attempt, folder)
 
 
+def fork_servers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if any("forkserver" in word for word in child.cmdline())]
+
+
 def trial_processes() -> list[psutil.Process]:
     """Return the processes forked from our fork server."""
-    servers = [
-        child
-        for child in psutil.Process().children()
-        if any("forkserver" in word for word in child.cmdline())
-    ]
-    return [trial for server in servers for trial in server.children()]
+    return [trial for server in fork_servers() for trial in server.children()]
 
 
 def kill_trials() -> None:
@@ -108,6 +110,18 @@ def test_a_run_has_a_folder_that_can_be_read_while_it_runs(tmp_path, source):
     assert not at.checkpoint.exists()
 
 
+def test_a_server_that_dies_while_a_trial_is_started_is_replaced(tmp_path, source):
+    run_in_process(point_of(source), LABEL, HERE, tmp_path / "before", nothing)
+    (server,) = fork_servers()
+    server.suspend()  # so that it takes the request, and dies before it answers
+    killer = threading.Timer(0.5, server.kill)
+    killer.start()
+    record = run_in_process(point_of(source), LABEL, HERE, tmp_path / "after", nothing)
+    killer.join()
+    assert record.outcome is Outcome.COMPLETE
+    assert server not in fork_servers()
+
+
 def test_a_killed_trial_is_a_record_and_the_next_attempt_goes_on(tmp_path, source):
     point = point_of(source, steps=8)
     whole = run_in_process(point, LABEL, HERE, tmp_path / "whole", nothing, keep_weights=True)
@@ -116,6 +130,8 @@ def test_a_killed_trial_is_a_record_and_the_next_attempt_goes_on(tmp_path, sourc
 
         def kill(event: Event, kind=kind, at_step=at_step) -> None:
             if event.step == at_step:
+                last = max((tmp_path / "runs").iterdir())
+                (last / "checkpoint" / ".begun.tmp").touch()
                 trial_processes()[0].send_signal(kind)
 
         label = replace(LABEL, attempt=attempt)
@@ -124,6 +140,7 @@ def test_a_killed_trial_is_a_record_and_the_next_attempt_goes_on(tmp_path, sourc
         assert not dead.outcome.settled
         assert f"ended with signal {kind.name}, after step" in dead.error
         assert dead.train_tokens > 0
+        assert not list(tmp_path.rglob("*.tmp"))
         assert "runs tiny-smoke-h" in dead.error.splitlines()[-1] or "step" in dead.error
     seen: list[Step] = []
     label = replace(LABEL, attempt=2)

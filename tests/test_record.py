@@ -1,4 +1,7 @@
-"""Records reach the disk whole or not at all, and come back equal."""
+"""Records reach the disk whole or not at all, and come back equal.
+
+One file: columns, files and failures of the disk share the made-up records.
+"""
 
 import errno
 import os
@@ -10,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweeps import docs, results
-from sweeps.trial import record as records
-from sweeps.trial import shelf
+from sweeps.trial import records, shelf
 from sweeps.trial.columns import VERSION_KEY, Change
 from sweeps.trial.engine import Engine
 from sweeps.trial.parquet import NotOurs, parse
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import SCHEMA, Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import CHANGES, COLUMNS, SCHEMA, Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, refused
 from sweeps.trial.train import Step
 from tests.models import SPECS
@@ -44,8 +46,13 @@ def complete(seed: int = 0) -> Record:
     )
 
 
+def complete_on_tasks(seed: int = 0) -> Record:
+    accuracy = {"length 64 pairs 4": 0.75}
+    return replace(complete(seed), valid_bits_per_byte=None, task_accuracy=accuracy)
+
+
 def test_records_survive_the_disk(tmp_path):
-    both = [complete(0), failed(1)]
+    both = [complete(0), failed(1), complete_on_tasks(2)]
     for record in both:
         path = records.write(record, [STEP], tmp_path)
         assert records.read_one(path) == record
@@ -242,10 +249,10 @@ def test_a_file_of_newer_code_stays_even_if_nothing_of_it_is_understood(tmp_path
 
 def test_a_renamed_column_is_found_under_its_old_name_in_older_files(tmp_path):
     path = records.write(complete(), [STEP], tmp_path)
-    names = ["arms" if name == "arm" else name for name in records.SCHEMA.names]
+    names = ["arms" if name == "arm" else name for name in SCHEMA.names]
     table = pq.read_table(path).rename_columns(names)
     pq.write_table(table, path)
-    columns = records.COLUMNS
+    columns = COLUMNS
     renaming = Change(version=columns.version + 1, commit="a test's", renamed={"arms": "arm"})
     renamed = replace(columns, changes=(*columns.changes, renaming))
     assert parse(path.read_bytes(), renamed).table["arm"].to_pylist() == ["1:7"]
@@ -255,12 +262,12 @@ def test_a_renamed_column_is_found_under_its_old_name_in_older_files(tmp_path):
 
 def test_every_file_says_which_version_of_the_columns_it_has(tmp_path):
     path = records.write(complete(), [STEP], tmp_path)
-    assert pq.read_schema(path).metadata[VERSION_KEY] == str(records.CHANGES[-1].version).encode()
-    versions = [change.version for change in records.CHANGES]
+    assert pq.read_schema(path).metadata[VERSION_KEY] == str(CHANGES[-1].version).encode()
+    versions = [change.version for change in CHANGES]
     assert versions == sorted(set(versions))
-    for change in records.CHANGES:
-        assert set(change.added) <= set(records.SCHEMA.names)
-        assert set(change.renamed.values()) <= set(records.SCHEMA.names)
+    for change in CHANGES:
+        assert set(change.added) <= set(SCHEMA.names)
+        assert set(change.renamed.values()) <= set(SCHEMA.names)
 
 
 @pytest.mark.parametrize("sweep", [p.name for p in results.sweeps(ROOT / results.PUBLISHED)])
@@ -291,6 +298,8 @@ def test_a_failure_has_no_score():
         replace(complete(), outcome=Outcome.DIVERGED)
     with pytest.raises(ValueError, match="exactly when it is complete"):
         replace(failed(), outcome=Outcome.COMPLETE)
+    with pytest.raises(ValueError, match="one of valid_bits_per_byte and task_accuracy"):
+        replace(complete(), task_accuracy={"length 8": 1.0})
 
 
 def test_load_has_one_column_for_each_key(tmp_path):

@@ -1,4 +1,7 @@
-"""A search: what it refuses, tunes, prunes and rules out, and that records alone give it back."""
+"""A search: what it refuses, tunes, prunes and rules out, and that records alone give it back.
+
+One file: all of it plays the same small search.
+"""
 
 import math
 from collections.abc import Callable, Sequence

@@ -2,6 +2,8 @@
 
 The implementations of `hybrid.ops.ALL` are held against our reference in double precision,
 gradients included; the reference and the form by chunks against what others published.
+
+One file: the published forms that everything is held against are written out here.
 """
 
 import ast

@@ -19,9 +19,10 @@ from sweeps.study.beat import BEAT
 from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID
 from sweeps.study.status import State, Status
 from sweeps.sweep import Point
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Ledger, Outcome, Record
+from sweeps.trial.record import Outcome, Record
+from sweeps.trial.records import Ledger
 from sweeps.trial.run_folder import folder_of
 from tests.models import SPECS
 from tests.test_record import STEP, complete, settle

@@ -1,4 +1,7 @@
-"""A storage of any kind: one contract, kept also while the database is away and back."""
+"""A storage of any kind: one contract, kept also while the database is away and back.
+
+One file: every kind of storage goes through the whole contract.
+"""
 
 import builtins
 import json

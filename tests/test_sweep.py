@@ -12,8 +12,9 @@ from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.engine import Engine
 from sweeps.trial.measure import held_out_loss
 from sweeps.trial.recipe import Precision
-from sweeps.trial.record import Label, Ledger, Outcome
-from sweeps.work.process import run_in_process
+from sweeps.trial.record import Label, Outcome
+from sweeps.trial.records import Ledger
+from sweeps.workers.process import run_in_process
 from tests import tiny_sweep
 from tests.workers import Notes, forget_study, job, worker
 

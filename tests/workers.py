@@ -14,15 +14,16 @@ from sweeps import results
 from sweeps.study import studies
 from sweeps.study.storage import open_storage
 from sweeps.sweep import Point
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
-from sweeps.trial.record import Ledger, Outcome, Record
-from sweeps.work import jobs
-from sweeps.work.jobs import Job, Terms
-from sweeps.work.process import process_context
-from sweeps.work.worker import Worker
+from sweeps.trial.record import Outcome, Record
+from sweeps.trial.records import Ledger
+from sweeps.workers import jobs
+from sweeps.workers.jobs import Job, Terms
+from sweeps.workers.process import process_context
+from sweeps.workers.worker import Worker
 from tests import tiny_sweep
 
 FILE = str(Path(tiny_sweep.__file__))

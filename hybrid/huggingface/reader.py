@@ -41,7 +41,7 @@ def load(
     configuration is one that `spec_of` accepts and the files hold exactly its tensors.
     """
     folder = Path(folder)
-    spec = spec_of(_read_json(folder / "config.json"))
+    spec = spec_of(read_json(folder / "config.json"))
     ops = backends.best_for(torch.device(device)) if ops is None else ops
     with torch.device("meta"):
         model = HybridLM(spec, ops)
@@ -55,7 +55,8 @@ def load(
     return model
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of the folder; ValueError where there is none."""
     require(path.is_file(), f"{path.name}: {path.parent} has no such file")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +85,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """Return the name of the file of each tensor, as the index says."""
-    weight_map = _read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX).get("weight_map")
     require(
         isinstance(weight_map, dict) and len(weight_map) > 0,
         f"{INDEX}: weight_map={weight_map!r} must be an object with a file for each tensor",

@@ -34,6 +34,15 @@ class KeysValues(NamedTuple):
         """Return the memory held, whole."""
         return () if self.k is None or self.v is None else (self.k.x_BCKP, self.v.x_BCKP)
 
+    def branch(self, ways: int) -> "KeysValues":
+        """Return the state of `ways` sequences that all go on from each of these."""
+        k, v = (None if m is None else _branched(m, self.kept, ways) for m in (self.k, self.v))
+        return self._replace(k=k, v=v)
+
+
+def _branched(memory: Memory, kept: int, ways: int) -> Memory:
+    return Memory(memory.x_BCKP[:, :kept].repeat_interleave(ways, dim=0), kept)
+
 
 def extend(
     state: KeysValues, k_BTKP: Tensor, v_BTKP: Tensor, window: int | None

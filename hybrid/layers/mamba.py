@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid import spec
-from hybrid.layers.norm import RMSNorm
+from hybrid.layers.norm import RMSNorm, norm_parts
 from hybrid.ops import Ops
 
 
@@ -24,6 +24,10 @@ class MambaState(NamedTuple):
 
     def tensors(self) -> tuple[Tensor, ...]:
         return self.tail_BLE, self.h_BEN
+
+    def branch(self, ways: int) -> "MambaState":
+        """Return the state of `ways` sequences that all go on from each of these."""
+        return MambaState(*(x.repeat_interleave(ways, dim=0) for x in self))
 
 
 class ShortConv(nn.Module):
@@ -62,6 +66,8 @@ class Mamba(nn.Module):
             RMSNorm(size, norm_eps, ops) if config.inner_norm else nn.Identity()
             for size in self.sizes
         )
+        inner = (self.dt_norm, self.b_norm, self.c_norm)
+        self.inner_norms = [norm for norm in inner if isinstance(norm, RMSNorm)]
         self.dt_proj = nn.Linear(R, E, bias=False)
         self.dt_bias_E = nn.Parameter(torch.empty(E))
         self.a_log_EN = nn.Parameter(torch.empty(E, N))
@@ -76,11 +82,13 @@ class Mamba(nn.Module):
         tail_BLE, h_BEN = (None, None) if state is None else state
         u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         u_BTE, tail_BLE = self.short(u_BTE, tail_BLE)
-        dt_BTR, b_BTN, c_BTN = self.x_proj(u_BTE).split(self.sizes, dim=-1)
+        dbc = self.x_proj(u_BTE)
+        if self.inner_norms:
+            dbc = norm_parts(dbc, self.inner_norms)
+        dt_BTR, b_BTN, c_BTN = dbc.split(self.sizes, dim=-1)
         # The bias of dt is added in the scan, in fp32: it sets time scales over two orders of
         # magnitude.
-        raw_BTE = self.dt_proj(self.dt_norm(dt_BTR))
-        b_BTN, c_BTN = self.b_norm(b_BTN), self.c_norm(c_BTN)
+        raw_BTE = self.dt_proj(dt_BTR)
         a_EN = -torch.exp(self.a_log_EN)
         y_BTE, h_BEN = self.scan(
             u_BTE, raw_BTE, self.dt_bias_E, a_EN, b_BTN, c_BTN, self.d_E, gate_BTE, h_BEN

@@ -4,7 +4,7 @@
 (`tests/test_ops.py`). Which one runs is an argument of `hybrid.model.build`, never a global.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,7 @@ class Ops:
     scan: Callable[..., Pair]
     ssd: Callable[..., Pair]
     norm: Callable[[Tensor, Tensor, float, torch.dtype], Tensor]
+    norms: Callable[[Tensor, Tensor, Sequence[int], float, torch.dtype], Tensor]
     silu_and_mul: Callable[[Tensor], Tensor]
     grouped: Callable[[Tensor, Tensor, Tensor], Tensor]
     cross_entropy: Callable[[Tensor, Tensor], Pair]
@@ -43,6 +44,7 @@ REFERENCE = Ops(
     scan=reference.scan,
     ssd=reference.ssd,
     norm=reference.norm,
+    norms=reference.norms,
     silu_and_mul=reference.silu_and_mul,
     grouped=reference.grouped,
     cross_entropy=reference.cross_entropy,
@@ -54,6 +56,7 @@ TORCH = Ops(
     scan=reference.scan,
     ssd=ssd.ssd,
     norm=native.norm,
+    norms=native.norms,
     silu_and_mul=native.silu_and_mul,
     grouped=native.grouped,
     cross_entropy=native.cross_entropy,
@@ -66,6 +69,7 @@ CPU = Ops(
     scan=scan.scan,
     ssd=ssd.ssd,
     norm=rows.norm,
+    norms=rows.norms,
     silu_and_mul=rows.silu_and_mul,
     grouped=native.grouped,
     cross_entropy=rows.cross_entropy,

@@ -1,6 +1,6 @@
 """Ops for which torch has kernels, on any device. Meaning: `hybrid/ops/reference.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,14 @@ def _attend(
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Return RMSNorm over the last dimension, in `dtype`."""
     return F.rms_norm(x.float(), weight.shape, weight, eps).to(dtype)
+
+
+def norms(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Return the `norm` of each of the last dimension's parts, so wide, side by side."""
+    parts = zip(x.split(sizes, dim=-1), weight.split(sizes), strict=True)
+    return torch.cat([norm(part, w, eps, dtype) for part, w in parts], dim=-1)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Letters are those of `hybrid/__init__.py`. Activations may be float32 or bfloat1
 in float32 at least (in float64 if it is given that) and returns the dtype its docstring names.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -159,6 +161,14 @@ def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Return RMSNorm over the last dimension (arXiv 1910.07467), in `dtype`."""
     x = wide(x)
     return (x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight).to(dtype)
+
+
+def norms(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Return the `norm` of each of the last dimension's parts, so wide, side by side."""
+    parts = zip(x.split(sizes, dim=-1), weight.split(sizes), strict=True)
+    return torch.cat([norm(part, w, eps, dtype) for part, w in parts], dim=-1)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The commands bench, profile, limits and bench-figure: options to a Setting, rows to a table."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,7 @@ from sweeps.bench.options import (
     sizes_of,
     typed,
 )
+from sweeps.bench.peak import in_process
 from sweeps.bench.setting import Phase
 from sweeps.results import LOCAL
 from sweeps.show import figures
@@ -90,7 +92,8 @@ def bench(
         phases=tuple(dict.fromkeys(phases or Phase)),
     )
     names = entries.chosen(ops or (), peers, setting.device, compiled or ())
-    rows = run.run(setting, names, memory=memory, command=typed(), say=say)
+    work = partial(run.run, setting, names, memory=memory, command=typed(), say=say)
+    rows = in_process(work, parent=True)
     path = record.write(rows, results)
     frame = record.as_frame(rows)
     console.print(table.as_rich(frame, f"{setting.device.type}, {setting.precision}"))
@@ -127,7 +130,8 @@ def profile_step(
     )
     setting = setting_of(sizes, device, precision)
     name = entries.chosen([ops] if ops else (), False, setting.device)[0]
-    rows = profile.run(setting, name, steps=steps, label=label, command=typed())
+    work = partial(profile.run, setting, name, steps=steps, label=label, command=typed())
+    rows = in_process(work)
     path = record.write(rows, results)
     shown = Table(title=f"one training step of {name}: {1e3 * rows[0].step_s:,.1f} ms profiled")
     for heading in ("part", "share", "ms", "calls"):

@@ -23,7 +23,7 @@ from sweeps.bench.entries import ALL
 from sweeps.bench.phases import decode, task
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial.device import PeakMemory
-from sweeps.work.process import process_context
+from sweeps.workers.process import process_context
 
 CLEAR_REFS = Path("/proc/self/clear_refs")  # Linux; elsewhere a peak counts from the birth
 
@@ -43,21 +43,27 @@ class Died(RuntimeError):
         self.exit_code = exit_code
 
 
-def in_process(measure: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `measure` returns in a process of its own; `Died` if there is no answer."""
+def in_process(measure: Callable[..., Any], *arguments: Any, parent: bool = False) -> Any:
+    """Return what `measure` returns in a process of its own, with the settings of a trial's.
+
+    What it raises is raised here; `Died` if there is no answer. `parent`: it begins processes too.
+    """
     ours, theirs = process_context().Pipe()
     process = process_context().Process(
-        target=_send, args=(theirs, measure, arguments), daemon=True
+        target=_send, args=(theirs, measure, arguments), daemon=not parent
     )
     process.start()
     theirs.close()
     try:
-        return ours.recv()
+        answer, error = ours.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         raise Died(process.exitcode) from None
     finally:
         process.join()
+    if error is not None:
+        raise error
+    return answer
 
 
 def growth(run: Callable[[], object], device: torch.device) -> int:
@@ -69,7 +75,11 @@ def growth(run: Callable[[], object], device: torch.device) -> int:
 
 
 def _send(pipe: Connection, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    pipe.send(measure(*arguments))
+    with suppress(KeyboardInterrupt):  # it went to the one who waits as well
+        try:
+            pipe.send((measure(*arguments), None))
+        except Exception as error:
+            pipe.send((None, error))
 
 
 def _measure(setting: Setting, name: str, phase: Phase, context: int | None) -> int:

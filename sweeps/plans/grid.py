@@ -50,7 +50,8 @@ class Grid:
         return "\n".join(sorted(self.points))
 
     def vocabularies(self) -> set[int]:
-        return {point.spec.vocab for point in self.points.values()}
+        on_text = (p for p in self.points.values() if p.recipe.source == self.source)
+        return {point.spec.vocab for point in on_text}
 
     def places(self) -> Mapping[str, Mapping[str, Any]]:
         return {name: {"arm": p.arm, "seed": p.seed} for name, p in self.points.items()}
@@ -66,10 +67,16 @@ class Grid:
         arm = trial.suggest_categorical("arm", list(dict.fromkeys(p.arm for p in points)))
         seed = trial.suggest_categorical("seed", list(dict.fromkeys(p.seed for p in points)))
         (point,) = (p for p in points if (p.arm, p.seed) == (arm, seed))
-        return (mean_bits_per_byte(obtain(point)),)
+        return (held_out_value(obtain(point)),)
 
 
-def mean_bits_per_byte(record: Record) -> float:
-    """Return held-out bits per byte, mean over domains, of a complete record."""
+def held_out_value(record: Record) -> float:
+    """Return what a complete record is ranked by, less being better.
+
+    Of text, held-out bits per byte, mean over domains; of tasks, the share that was not right, mean
+    over what was measured.
+    """
+    if record.task_accuracy is not None:
+        return 1 - mean(record.task_accuracy.values())
     assert record.valid_bits_per_byte is not None
     return mean(record.valid_bits_per_byte.values())

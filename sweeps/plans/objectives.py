@@ -7,16 +7,19 @@ and what is hopeless by measurement is never trained.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import mean
+from typing import TypeVar
 
 from hybrid import cost
 from hybrid.spec import ModelSpec, MoE
 from hybrid.units import parse_memory
-from sweeps.plans.grid import mean_bits_per_byte
 from sweeps.plans.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,20 @@ class Constraint:
 
 def bits_per_byte() -> Objective:
     """Held-out bits per byte, mean over domains."""
-    return Objective(name="bits_per_byte", direction="minimize", of=mean_bits_per_byte)
+
+    def of(record: Record) -> float:
+        return mean(_known(record.valid_bits_per_byte, "valid_bits_per_byte").values())
+
+    return Objective(name="bits_per_byte", direction="minimize", of=of)
+
+
+def task_error() -> Objective:
+    """The share of held-out tasks that was not right, mean over what was measured."""
+
+    def of(record: Record) -> float:
+        return 1 - mean(_known(record.task_accuracy, "task_accuracy").values())
+
+    return Objective(name="task_error", direction="minimize", of=of)
 
 
 def decode_tokens_per_s(context: int | None = None) -> Objective:
@@ -146,7 +162,7 @@ def _at(values: Mapping[int, float] | None, column: str, context: int | None) ->
     return measured[chosen]
 
 
-def _known(value: float | None, column: str) -> float:
+def _known(value: T | None, column: str) -> T:
     if value is None:
         raise ValueError(f"{column} was not measured")
     return value

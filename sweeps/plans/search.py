@@ -30,12 +30,12 @@ from optuna.trial import BaseTrial
 
 from hybrid import codec
 from hybrid.spec import ModelSpec
-from sweeps.plans.grid import mean_bits_per_byte
+from sweeps.plans.grid import held_out_value
 from sweeps.plans.objectives import Constraint, Objective
 from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
 from sweeps.plans.rules import Limits, ParetoRule, PrunerRule, Window
 from sweeps.sweep import Point
-from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.data.sources import PackagedText, Source, on_text
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
 from sweeps.trial.recipe import Recipe
@@ -155,7 +155,7 @@ class Hunt:
             spec, recipe = self.search.suggest(trial, self.search.scales[self.scale])
         except ValueError as error:  # a spec checks itself: this combination cannot be
             raise Refused(str(error)) from error
-        return spec, replace(recipe, source=self.source)
+        return spec, replace(recipe, source=on_text(recipe.source, self.source))
 
     def _keep_to_arithmetic(self, trial: BaseTrial, spec: ModelSpec, recipe: Recipe) -> None:
         broken = []
@@ -176,7 +176,7 @@ class Hunt:
             # Speed is the comparison's business: one context keeps tuning cheap.
             tuning = replace(recipe, lr=rate, seed=rates.seed, contexts=recipe.contexts[:1])
             try:
-                losses[rate] = mean_bits_per_byte(obtain(self._point(spec, tuning)))
+                losses[rate] = held_out_value(obtain(self._point(spec, tuning)))
             except NotComplete as failure:
                 if failure.record.outcome is not Outcome.DIVERGED:
                     raise

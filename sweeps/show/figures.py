@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from sweeps.results import keys
+from sweeps.results import held_out, keys
 from sweeps.show.statistics import interval
 from sweeps.show.table import by_arm
 
@@ -19,6 +19,7 @@ from sweeps.show.table import by_arm
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MIB = 2**20
+WIDE = 20  # largest over smallest value from which on an axis is logarithmic
 LABEL_POINTS = 10.0  # from one label to the next
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -44,7 +45,7 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 7), layout="constrained")
         ((loss, prefill), (decode, memory)) = figure.subplots(2, 2)
-        _lines(loss, groups, "valid_bits_per_byte", "held-out bits per byte", lambda key: key)
+        _lines(loss, groups, *held_out(pd.concat(groups)), lambda key: key)
         loss.set_title("Loss")
         _lines(prefill, groups, "prefill_tokens_per_s", "tokens/s", _context)
         prefill.set_title("Prefill throughput, batch 1, by prompt length")
@@ -64,14 +65,15 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
 
 
 def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return held-out loss, mean over domains, against the highest learning rate of each ratio."""
+    """Return the mean of what was held out against the highest learning rate of each ratio."""
     whole = pd.concat(by_arm(trials, arms))
-    domains = [f"valid_bits_per_byte.{key}" for key in keys(whole, "valid_bits_per_byte")]
+    column, unit = held_out(whole)
+    measured = [f"{column}.{key}" for key in keys(whole, column)]
     rows = pd.DataFrame(
         {
             "ratio": whole["ratio"],
             "lr": [json.loads(recipe)["lr"] for recipe in whole["recipe"]],
-            "loss": whole[domains].mean(axis=1),
+            "loss": whole[measured].mean(axis=1),
         }
     )
     with mpl.rc_context(STYLE):
@@ -84,7 +86,7 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
         axes.set_xscale("log")
         axes.set_xlabel("highest learning rate")
-        axes.set_ylabel("held-out bits per byte, mean over domains")
+        axes.set_ylabel(f"{unit}, mean")
         axes.set_title("Learning rate by attention:Mamba ratio, one seed")
         spread_labels(figure)
     return figure

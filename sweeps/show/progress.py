@@ -131,7 +131,16 @@ class SweepProgress:
 
 def _summary(record: Record) -> str:
     head = f"{record.arm} seed {record.seed}"
-    if record.outcome is not Outcome.COMPLETE or record.valid_bits_per_byte is None:
+    if record.outcome is not Outcome.COMPLETE:
         return f"{head}  {record.outcome}: {reason(record)}"
-    losses = "  ".join(f"{name} {x:.3f}" for name, x in record.valid_bits_per_byte.items())
-    return f"{head}  bits/byte: {losses}  ({record.wall_s:.0f} s)"
+    return f"{head}  {held_out(record)}  ({record.wall_s:.0f} s)"
+
+
+def held_out(record: Record) -> str:
+    """Return what was measured on held-out data, in a line, with its unit."""
+    columns = {"bits/byte": record.valid_bits_per_byte, "share right": record.task_accuracy}
+    return "  ".join(
+        f"{unit}: " + "  ".join(f"{name} {x:.3f}" for name, x in found.items())
+        for unit, found in columns.items()
+        if found is not None
+    )

@@ -15,7 +15,8 @@ from sweeps.show import figures, search_report, table
 from sweeps.sweep import Sweep
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Ledger, Record
+from sweeps.trial.record import Record
+from sweeps.trial.records import Ledger
 
 Shown = tuple[Table, list[Path]]
 

@@ -24,7 +24,7 @@ from sweeps.plans.search import LR_AT_EDGE, Hunt
 from sweeps.show.figures import STYLE, save
 from sweeps.study import studies
 from sweeps.study.replay import OUTCOME, REFUSED
-from sweeps.trial.record import Ledger
+from sweeps.trial.records import Ledger
 
 MOST_ROWS = 30
 LEAST_FOR_IMPORTANCE = 4  # complete trials; with fewer, the figure would be noise

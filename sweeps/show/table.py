@@ -25,6 +25,10 @@ def columns(trials: pd.DataFrame) -> list[Column]:
         Column(f"{domain}, bits/byte", with_interval(f"valid_bits_per_byte.{domain}", "{:.3f}"))
         for domain in keys(trials, "valid_bits_per_byte")
     ]
+    accuracies = [
+        Column(f"{probe}, share right", with_interval(f"task_accuracy.{probe}", "{:.3f}"))
+        for probe in keys(trials, "task_accuracy")
+    ]
     contexts = sorted(map(int, keys(trials, "decode_ms")))
     longest = [
         column
@@ -42,6 +46,7 @@ def columns(trials: pd.DataFrame) -> list[Column]:
         Column("seeds", lambda rows: str(len(rows))),
         Column("parameters", middle("params")),
         *losses,
+        *accuracies,
         Column("training, tokens/s", middle("train_tokens_per_s")),
         Column("training peak, MiB", middle("train_peak_bytes", "{:,.0f}", 2**-20)),
         *longest,

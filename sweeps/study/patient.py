@@ -9,6 +9,8 @@ claim counts as lost, and a trial that nobody holds falls silent and is retried 
 It wraps the cached storage, not the other way round: Optuna puts its cache only around a bare
 RDBStorage and takes any other storage as it is, and a cache outside would hold its lock, and so
 stop the heartbeat's thread, for as long as this waits.
+
+One class with a method for each of Optuna's storage calls, hence its length.
 """
 
 import copy

@@ -15,7 +15,7 @@ from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_
 
 from sweeps.plans.plan import LENIENT, Judge, Missing, NotComplete, Note, Plan, Refused
 from sweeps.sweep import Point
-from sweeps.trial import record as records
+from sweeps.trial import records
 from sweeps.trial.events import Speeds
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.run import run_id

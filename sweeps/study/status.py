@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.study.beat import BEAT
 from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
 from sweeps.sweep import Point
-from sweeps.trial.record import Ledger, Outcome, Record
+from sweeps.trial.record import Outcome, Record
+from sweeps.trial.records import Ledger
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log
 from sweeps.trial.shelf import set_aside
 

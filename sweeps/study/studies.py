@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.plans.plan import Plan
 from sweeps.study.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
-from sweeps.trial.record import Ledger
+from sweeps.trial.records import Ledger
 
 REFUSALS = 50  # a place where so much was over budget is given up
 OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)

@@ -16,14 +16,12 @@ from hybrid import ops as backends
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
-from sweeps.trial.data.batches import Batch, train_batch
-from sweeps.trial.data.documents import Split
-from sweeps.trial.data.streams import Tokens, open_tokens
+from sweeps.trial.data.batches import Batch
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Watch
-from sweeps.trial.inside import largest_inside
-from sweeps.trial.measure import HeldOut, Speeds, held_out_loss, speeds, train_tokens_per_s
+from sweeps.trial.material import Material, open_material
+from sweeps.trial.measure import Speeds, speeds, train_tokens_per_s
 from sweeps.trial.parallel import Team
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Outcome
@@ -49,7 +47,7 @@ class Attempt:
         """Do it all; `seen` then holds `outcome` too, complete or diverged."""
         recipe, device = self.recipe, choose_device(self.engine.device)
         precision = choose_precision(recipe.precision, device)
-        tokens = open_tokens(recipe.source, self.spec.vocab)
+        material = open_material(recipe.source, vocab=self.spec.vocab, tokens=recipe.tokens)
         memory = PeakMemory(device)
         ops = backends.find(self.engine.ops, device)
         model = self.team.build(self.spec, ops, recipe.seed, device)
@@ -61,17 +59,16 @@ class Attempt:
             "parallel": str(self.engine.parallel),
             "world_size": self.team.size,
             "precision": str(precision),
-            "tokenizer_sha256": tokens.tokenizer_sha256,
-            "text_sha256": tokens.text_sha256,
             "baseline_bytes": memory.baseline_bytes,
             "train_bytes_estimate": self._estimate(precision, device),
+            **material.known,
         }
         if self.cheap_first:
             self._time_first(model, precision)
             memory.restart()
         curve: list[Step] = []
         try:
-            self._train(curve, model, tokens, precision)
+            self._train(curve, model, material, precision)
         finally:
             self.seen |= columns_of(curve) | {"train_peak_bytes": memory.peak_bytes()}
         if not math.isfinite(curve[-1].nats_per_token):
@@ -82,34 +79,11 @@ class Attempt:
         model = self.team.whole_model(model)
         if self.team.first:
             self.keep(model)
-            found = self._held_out(model, tokens, precision)
+            found = material.held_out(model, recipe, precision)
             if not self.cheap_first:
                 self.seen |= asdict(self._speeds(model, precision))
             self.seen |= found | {"outcome": Outcome.COMPLETE, "error": None}
         self.seen = self.team.from_first(self.seen)
-
-    def _held_out(self, model: HybridLM, tokens: Tokens, precision: Precision) -> dict[str, Any]:
-        """Return the columns of held-out text; the test split's only where the recipe asks."""
-
-        def losses(split: Split, length: int | None = None) -> dict[str, HeldOut]:
-            return {
-                domain: held_out_loss(model, tokens, domain, self.recipe, precision, split, length)
-                for domain in tokens.domains
-            }
-
-        with largest_inside(model) as inside:
-            valid = losses(Split.VALID)
-        recipe = self.recipe
-        last = Split.TEST if recipe.measure_test else Split.VALID
-        test = losses(Split.TEST) if recipe.measure_test else None
-        longer = {length: _bits(losses(last, length)) for length in recipe.lengths}
-        return {
-            "valid_bits_per_byte": _bits(valid),
-            "test_bits_per_byte": test and _bits(test),
-            "length_bits_per_byte": {n: mean(x.values()) for n, x in longer.items()} or None,
-            "activation_max": inside or None,
-            "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
-        }
 
     def _estimate(self, precision: Precision, device: torch.device) -> int | None:
         """Return the bytes that training takes in one process; None where no formula tells."""
@@ -147,7 +121,7 @@ class Attempt:
             raise stop
 
     def _train(
-        self, curve: list[Step], model: HybridLM, tokens: Tokens, precision: Precision
+        self, curve: list[Step], model: HybridLM, material: Material, precision: Precision
     ) -> None:
         """Train until the last step or the first loss that is not finite; fill `curve`.
 
@@ -157,8 +131,8 @@ class Attempt:
 
         def batch(step: int) -> Batch:
             recipe = self.recipe
-            return train_batch(
-                tokens, seed=recipe.seed, step=step, batch=recipe.batch, length=recipe.tokens
+            return material.train_batch(
+                seed=recipe.seed, step=step, batch=recipe.batch, length=recipe.tokens
             )
 
         optimizer = adamw(model, self.recipe)
@@ -191,15 +165,3 @@ def columns_of(curve: Sequence[Step]) -> dict[str, Any]:
         "grad_norm_max": max((step.grad_norm for step in after_warming), default=None),
         "train_tokens_per_s": train_tokens_per_s(curve),
     }
-
-
-def _bits(losses: dict[str, HeldOut]) -> dict[str, float]:
-    return {domain: loss.bits_per_byte for domain, loss in losses.items()}
-
-
-def _mean_loads(loads: list[tuple[tuple[float, ...], ...]]) -> list[list[float]]:
-    """Return the mean over domains of each router's load."""
-    return [
-        [mean(expert) for expert in zip(*router, strict=True)]
-        for router in zip(*loads, strict=True)
-    ]

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
-from sweeps.trial import record as records
-from sweeps.trial import run_folder, weights
+from sweeps.trial import records, run_folder, weights
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event

@@ -1,9 +1,10 @@
-"""What only a clock or held-out text can tell: loss, expert load, prefill and decode speed.
+"""What only a clock or held-out data can tell: loss, accuracy, expert load, and speed.
 
 No formula lives here; the arithmetic's side is `hybrid/cost.py`.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -13,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid import generate, steps
+from hybrid.layers.moe import Routing
 from hybrid.model import HybridLM
+from sweeps.trial.data import synthetic
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import Tokens
+from sweeps.trial.data.synthetic.kind import UNSCORED
+from sweeps.trial.data.tasks import Probe
 from sweeps.trial.device import autocast
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.train import Step
@@ -25,13 +30,15 @@ PREFILL_REPEATS = 3
 DECODE_STEPS = 24
 DECODE_WARMUP = 4
 
+Loads = tuple[tuple[float, ...], ...]  # for each router, choices of each expert / tokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """The loss on one domain's held-out text, and how its tokens were routed."""
 
     bits_per_byte: float
-    loads: tuple[tuple[float, ...], ...]  # for each router, choices of each expert / tokens
+    loads: Loads
 
 
 @torch.inference_mode()
@@ -48,8 +55,8 @@ def held_out_loss(
     length = recipe.tokens if length is None else length
     model.eval()
     device = model.embed.weight.device
-    nats, n_bytes, n_windows = 0.0, 0, 0
-    loads: list[Tensor] = []
+    nats, n_bytes = 0.0, 0
+    loads = _LoadMeans()
     for ids_BT, targets_BT in held_out(
         tokens,
         split=split,
@@ -63,14 +70,62 @@ def held_out_loss(
         logits_nV = output.logits_BTV.flatten(0, 1).float()
         nats += F.cross_entropy(logits_nV, targets_BT.flatten().to(device), reduction="sum").item()
         n_bytes += text_bytes(tokens, targets_BT)
-        windows = len(ids_BT)
-        batch_loads = [windows * routing.load_X for routing in output.routings]
-        loads = [a + b for a, b in zip(loads, batch_loads, strict=True)] if loads else batch_loads
-        n_windows += windows
-    return HeldOut(
-        bits_per_byte=bits_per_byte(nats=nats, n_bytes=n_bytes),
-        loads=tuple(tuple((load / n_windows).tolist()) for load in loads),
-    )
+        loads.add(output.routings, len(ids_BT))
+    return HeldOut(bits_per_byte=bits_per_byte(nats=nats, n_bytes=n_bytes), loads=loads.means())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The shares that a probe found, by their keys in a record, and how its tokens were routed."""
+
+    shares: dict[str, float]
+    loads: Loads
+
+
+@torch.inference_mode()
+def task_scores(
+    model: HybridLM, probe: Probe, recipe: Recipe, precision: Precision, split: Split
+) -> Scored:
+    """Return what `probe` finds on draws of `split`, the same whatever the recipe's seed.
+
+    At most `valid_tokens` of the recipe, but at least one sequence; as many tokens at a time as in
+    a training step.
+    """
+    model.eval()
+    device = model.embed.weight.device
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    loads = _LoadMeans()
+    for ids_BT, targets_BT in synthetic.held_out(
+        probe,
+        split=split,
+        vocab=model.spec.vocab,
+        batch=max(1, recipe.batch * recipe.tokens // probe.length),
+        limit_tokens=recipe.valid_tokens,
+    ):
+        with autocast(precision, device):
+            output = model(ids_BT.to(device))
+        logits_nV = output.logits_BTV[(targets_BT != UNSCORED).to(device)].float().cpu()
+        for key, found_n in synthetic.scores(probe, ids_BT, targets_BT, logits_nV).items():
+            seen[key].append(found_n.double())
+        loads.add(output.routings, len(ids_BT))
+    shares = {key: torch.cat(found).mean().item() for key, found in seen.items()}
+    return Scored(shares=shares, loads=loads.means())
+
+
+class _LoadMeans:
+    """The mean load of each expert over batches of different size."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+        self.rows = 0
+
+    def add(self, routings: Sequence[Routing], rows: int) -> None:
+        new = [rows * routing.load_X for routing in routings]
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.rows else new
+        self.rows += rows
+
+    def means(self) -> Loads:
+        return tuple(tuple((total / self.rows).tolist()) for total in self.sums)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, tuple[Routing, ...]]]  # as Hybr
 T = TypeVar("T")
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-HOW = "torchrun --nproc-per-node N -m sweeps.work.together CONFIG --parallel fsdp"
+HOW = "torchrun --nproc-per-node N -m sweeps.workers.together CONFIG --parallel fsdp"
 WAIT = timedelta(hours=2)  # the others wait while the first measures; torchrun ends them if it dies
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hybrid.spec import require, require_positive
-from sweeps.trial.data.sources import PackagedText, Source
+from sweeps.trial.data.sources import PackagedText, Source, Synthetic
 
 
 class Precision(StrEnum):
@@ -75,4 +75,8 @@ class Recipe:
         require(
             isinstance(self.precision, Precision),
             f"Recipe: precision={self.precision!r} must be one of {', '.join(map(str, Precision))}",
+        )
+        require(
+            not (self.lengths and isinstance(self.source, Synthetic)),
+            f"Recipe: lengths={self.lengths!r} are for text; the probes of tasks have their own",
         )

@@ -83,7 +83,12 @@ def take_over(run_id: str, attempt: int, folder: Path) -> None:
 def drop_leftovers(home: RunFolder) -> None:
     """Remove what only a run that goes on would need, and what a killed process had begun."""
     shutil.rmtree(home.checkpoint, ignore_errors=True)
-    for leftover in home.path.glob("*.tmp"):
+    drop_scratch(home)
+
+
+def drop_scratch(home: RunFolder) -> None:
+    """Remove what a killed process had begun to write; a checkpoint that is whole stays."""
+    for leftover in home.path.rglob("*.tmp"):
         leftover.unlink(missing_ok=True)
 
 

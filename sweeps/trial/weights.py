@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hybrid.model import HybridLM, build
+from hybrid.ops import Ops
 from hybrid.spec import ModelSpec
 from sweeps.trial.record import Record
 
@@ -29,8 +30,13 @@ def save(model: HybridLM, path: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def load(spec: ModelSpec, path: Path, device: torch.device | str = "cpu") -> HybridLM:
-    """Return the model of `spec` with the weights in `path`.
+def load(
+    spec: ModelSpec,
+    path: Path,
+    device: torch.device | str = "cpu",
+    ops: Ops | None = None,
+) -> HybridLM:
+    """Return the model of `spec` with the weights in `path`; `ops` is chosen as in `build`.
 
     Raises FileNotFoundError where there are none, and ValueError for a file that is not whole or
     does not fit the spec, naming it.
@@ -40,7 +46,7 @@ def load(spec: ModelSpec, path: Path, device: torch.device | str = "cpu") -> Hyb
             f"{path} does not exist: this run kept no weights. Run its sweep with --keep-weights "
             "into another --results folder"
         )
-    model = build(spec, device=device)
+    model = build(spec, ops=ops, device=device)
     try:
         found = load_file(path, device=str(device))
     except SafetensorError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
@@ -222,8 +222,31 @@ def store_first(typing: Any, array: Any, start: Any, count: Any, value: Any) -> 
     return types.none(array, types.intp, types.intp, lanes), emit
 
 
+class BFloat16(ir.Type):
+    """The type that llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(BFloat16)
+
+
+# Whether one instruction rounds a vector to bfloat16 (it takes numbers under 2^-126 for zero).
+# Elsewhere LLVM would call a library that is not there.
+ROUNDS = bool(
+    binding.get_host_cpu_features().get("avx512bf16")
+    and not (config.CPU_NAME or config.CPU_FEATURES)  # type: ignore[attr-defined]
+)
+
+
 def _rounded(builder: Any, vector: Any) -> Any:
     """Return the upper halves of float32 bits, rounded to nearest, ties to even; NaN stays NaN."""
+    if ROUNDS:
+        return builder.bitcast(builder.fptrunc(vector, ir.VectorType(BFloat16(), LANES)), SHORTS)
     bits = builder.bitcast(vector, INTS)
     odd = builder.and_(builder.lshr(bits, INTS([16] * LANES)), INTS([1] * LANES))
     up = builder.add(bits, builder.add(odd, INTS([0x7FFF] * LANES)))

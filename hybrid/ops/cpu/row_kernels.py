@@ -53,48 +53,60 @@ def squares(x, at, whole, left):
 
 
 @kernel
-def norm_forward(first, last, D, eps, x, x_row, weight, y):
-    """Normalise rows; a job is one row. `weight` is filled up to whole lanes."""
-    left = D % LANES
-    whole = D - left
+def norm_forward(first, last, eps, edges, x, x_row, weight, y):
+    """Normalise rows, each part of them by itself; a job is one row.
+
+    Part i is columns edges[i] to edges[i + 1] - 1; `weight` is longer than a row by one block.
+    """
+    parts = len(edges) - 1
     for job in range(first, last):
-        at, to = job * x_row, job * D
-        r = scale_of(squares(x, at, whole, left), D, eps)
-        for e in range(0, whole, LANES):
-            store(y, to + e, load(x, at + e) * r * load(weight, e))
-        if left:
-            value = load_first(x, at + whole, left) * r * load(weight, whole)
-            store_first(y, to + whole, left, value)
+        for part in range(parts):
+            low, D = edges[part], edges[part + 1] - edges[part]
+            left = D % LANES
+            whole = D - left
+            at, to = job * x_row + low, job * edges[parts] + low
+            r = scale_of(squares(x, at, whole, left), D, eps)
+            for e in range(0, whole, LANES):
+                store(y, to + e, load(x, at + e) * r * load(weight, low + e))
+            if left:
+                value = load_first(x, at + whole, left) * r * load(weight, low + whole)
+                store_first(y, to + whole, left, value)
 
 
 @kernel
-def norm_backward(first, last, per_job, n, D, eps, x, x_row, weight, gy, gy_row, gx, gweight):
-    """Go back through the norm; a job is `per_job` rows, which sum their `gweight` (jobs, D).
+def norm_backward(first, last, per_job, n, eps, edges, x, x_row, weight, gy, gy_row, gx, gweight):
+    """Go back through the norm; a job is `per_job` rows, which sum their `gweight`.
 
-    With r = 1 / rms: gx = r w gy - x r^3 mean(w gy x), and gw = sum of gy x r.
+    That is (jobs, longer than a row by one block): behind a part's last whole block, zeros are
+    added to what follows. With r = 1 / rms: gx = r w gy - x r^3 mean(w gy x), and gw = sum of
+    gy x r.
     """
-    left = D % LANES
-    whole = D - left
+    parts = len(edges) - 1
     for job in range(first, last):
         gweight[job] = 0
         sums = gweight[job]
         for row in range(job * per_job, min((job + 1) * per_job, n)):
-            at, g_at, to = row * x_row, row * gy_row, row * D
-            r = scale_of(squares(x, at, whole, left), D, eps)
-            x_left = load_first(x, at + whole, left)
-            g_left = load_first(gy, g_at + whole, left)
-            dot = x_left * g_left * load(weight, whole) if left else x_left
-            for e in range(0, whole, LANES):
-                dot = fma(load(x, at + e) * load(weight, e), load(gy, g_at + e), dot)
-            pull = total(dot) * r * r * r / np.float32(D)
-            for e in range(0, whole, LANES):
-                value, g = load(x, at + e), load(gy, g_at + e)
-                store(sums, e, fma(value * r, g, load(sums, e)))
-                store(gx, to + e, fma(g * load(weight, e), r, value * -pull))
-            if left:
-                store(sums, whole, fma(x_left * r, g_left, load(sums, whole)))
-                value = fma(g_left * load(weight, whole), r, x_left * -pull)
-                store_first(gx, to + whole, left, value)
+            for part in range(parts):
+                low, D = edges[part], edges[part + 1] - edges[part]
+                left = D % LANES
+                whole = D - left
+                at, g_at, to = row * x_row + low, row * gy_row + low, row * edges[parts] + low
+                r = scale_of(squares(x, at, whole, left), D, eps)
+                x_left = load_first(x, at + whole, left)
+                g_left = load_first(gy, g_at + whole, left)
+                dot = x_left * g_left * load(weight, low + whole) if left else x_left
+                for e in range(0, whole, LANES):
+                    dot = fma(load(x, at + e) * load(weight, low + e), load(gy, g_at + e), dot)
+                pull = total(dot) * r * r * r / np.float32(D)
+                for e in range(0, whole, LANES):
+                    value, g = load(x, at + e), load(gy, g_at + e)
+                    store(sums, low + e, fma(value * r, g, load(sums, low + e)))
+                    store(gx, to + e, fma(g * load(weight, low + e), r, value * -pull))
+                if left:
+                    seen = load(sums, low + whole)
+                    store(sums, low + whole, fma(x_left * r, g_left, seen))
+                    value = fma(g_left * load(weight, low + whole), r, x_left * -pull)
+                    store_first(gx, to + whole, left, value)
 
 
 @kernel

@@ -1,8 +1,11 @@
 """RMSNorm, SiLU-and-multiply and cross entropy on the CPU. Meaning: `hybrid/ops/reference.py`."""
 
+from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +27,26 @@ def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     if weight.dtype is not torch.float32:
         raise TypeError(f"norm: weight is {weight.dtype}; it must be torch.float32")
     _require_floats("norm", x=x.dtype, dtype=dtype)
-    return _norm(x, weight, eps, dtype)
+    return _norm(x, weight, x.shape[-1:], eps, dtype)
+
+
+def norms(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Return RMSNorm over each of the last dimension's parts by itself, in `dtype`.
+
+    Raises TypeError unless `x` and `dtype` are float32 or bfloat16 and `weight` is float32, and
+    ValueError unless the parts make up the last dimension.
+    """
+    if weight.dtype is not torch.float32:
+        raise TypeError(f"norms: weight is {weight.dtype}; it must be torch.float32")
+    _require_floats("norms", x=x.dtype, dtype=dtype)
+    if not sum(sizes) == x.shape[-1] == len(weight):
+        raise ValueError(
+            f"norms: sizes={tuple(sizes)} make {sum(sizes)}; "
+            f"x is {x.shape[-1]} wide, and its weight {len(weight)}"
+        )
+    return _norm(x, weight, sizes, eps, dtype)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
@@ -63,48 +85,61 @@ def _require_floats(op: str, **given: torch.dtype) -> None:
             raise TypeError(f"{op}: {name} is {dtype}; torch.float32 and torch.bfloat16 will do")
 
 
-def _lanes(weight: Tensor) -> Any:
-    D = len(weight)
-    return array(F.pad(weight, [0, whole(D) - D]) if D % whole(1) else weight)
+def _longer(weight: Tensor) -> Any:
+    """Return the weight and a block of zeros, which the end of a last part is multiplied with."""
+    return array(F.pad(weight, [0, whole(1)]))
+
+
+@cache
+def _edges(sizes: tuple[int, ...]) -> Any:
+    return np.cumsum((0, *sizes))
 
 
 @operator("hybrid::norm_cpu")
-def _norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def _norm(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype
+) -> Tensor:
     n, D = prod(x.shape[:-1]), x.shape[-1]
     y = x.new_empty(x.shape, dtype=dtype)
-    run(row_kernels.norm_forward, n, n * D * NORM, D, eps, *rows(x), _lanes(weight), rows(y)[0])
+    given = (_edges(tuple(sizes)), *rows(x), _longer(weight), rows(y)[0])
+    run(row_kernels.norm_forward, n, n * D * NORM, eps, *given)
     return y
 
 
 @torch.library.register_fake("hybrid::norm_cpu")
-def _(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def _(x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype) -> Tensor:
     return x.new_empty(x.shape, dtype=dtype)
 
 
 @operator("hybrid::norm_cpu_backward")
-def _norm_backward(x: Tensor, weight: Tensor, eps: float, gy: Tensor) -> tuple[Tensor, Tensor]:
+def _norm_backward(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, gy: Tensor
+) -> tuple[Tensor, Tensor]:
     n, D = prod(x.shape[:-1]), x.shape[-1]
     per_job = -(-n // JOBS)
     jobs = -(-n // per_job)
-    gx, gweight = x.new_empty(x.shape), weight.new_empty(jobs, whole(D))
-    given = (*rows(x), _lanes(weight), *rows(gy), rows(gx)[0], gweight.numpy())
-    run(row_kernels.norm_backward, jobs, 2 * n * D * NORM, per_job, n, D, eps, *given)
+    gx, gweight = x.new_empty(x.shape), weight.new_empty(jobs, D + whole(1))
+    inputs = (_edges(tuple(sizes)), *rows(x), _longer(weight), *rows(gy))
+    given = (*inputs, rows(gx)[0], gweight.numpy())
+    run(row_kernels.norm_backward, jobs, 2 * n * D * NORM, per_job, n, eps, *given)
     return gx, added(gweight, 0)[:D].contiguous()
 
 
 @torch.library.register_fake("hybrid::norm_cpu_backward")
-def _(x: Tensor, weight: Tensor, eps: float, gy: Tensor) -> tuple[Tensor, Tensor]:
+def _(
+    x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, gy: Tensor
+) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
 def _norm_keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.eps = inputs[2]
+    ctx.sizes, ctx.eps = inputs[2:4]
     ctx.save_for_backward(*inputs[:2])
 
 
 def _norm_gradients(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    return (*_norm_backward(x, weight, ctx.eps, gy), None, None)
+    return (*_norm_backward(x, weight, ctx.sizes, ctx.eps, gy), None, None, None)
 
 
 torch.library.register_autograd("hybrid::norm_cpu", _norm_gradients, setup_context=_norm_keep)

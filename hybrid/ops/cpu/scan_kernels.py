@@ -5,6 +5,8 @@ States are kept as (N, lanes), so nothing in the recurrence crosses lanes. A ker
 does not matter which thread does which. An activation is a tuple (flat memory, elements from row to
 row, elements from token to token), float32 or bfloat16. Everything else is a C-contiguous float32
 array. Channels come in whole blocks of lanes. Nothing here checks that: `scan.py` sees to it.
+
+One file: forward and backward share how they walk through tokens.
 """
 
 # An intrinsic is called without its first parameter, which mypy cannot know.

@@ -8,7 +8,8 @@
     cache.py      the cache folder, its lock and its atomic writes
     streams.py    open_tokens(source, vocab) -> Tokens: built once, then opened from the cache
     batches.py    training batches, held-out windows, bits per byte
-    synthetic.py  tiny tasks with a known answer
+    tasks.py      tasks with a known answer, as plain data
+    synthetic/    draws and answers them, one file a kind
 
 This file imports nothing, so that importing `sources` stays cheap.
 """

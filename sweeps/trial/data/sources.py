@@ -1,11 +1,14 @@
-"""Where text comes from, as plain data: PackagedText(), TextFile(path="a.txt"), HubDataset(...).
+"""What is trained on, as plain data: PackagedText(), TextFile(path="a.txt"), HubDataset(...), which
+are text, and Synthetic(...), which is tasks with a known answer.
 
-A Recipe holds one of these and writes it to JSON, hence only str, None and tuples of str, and no
-import of torch or tokenizers. What a source names is looked at when it is read, not here: a recipe
-must be readable on a machine that lacks the file.
+A Recipe holds one of these and writes it to JSON, hence only plain data, and no import of torch or
+tokenizers. What a source names is looked at when it is read, not here: a recipe must be readable on
+a machine that lacks the file.
 """
 
 from dataclasses import dataclass
+
+from sweeps.trial.data.tasks import Probe, Task
 
 DOMAINS = ("books", "web", "code")
 
@@ -78,4 +81,36 @@ class HubDataset:
                 _require_text(self, field)
 
 
-Source = PackagedText | TextFile | HubDataset
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """Tasks to train on, one a step and all in turn, and what is measured in the end.
+
+    The length of a sequence is the recipe's while training, the probe's while measuring.
+    """
+
+    tasks: tuple[Task, ...]
+    probes: tuple[Probe, ...]
+
+    def __post_init__(self) -> None:
+        for field, kind in (("tasks", Task), ("probes", Probe)):
+            items = getattr(self, field)
+            if not isinstance(items, tuple) or not items:
+                raise ValueError(
+                    f"Synthetic.{field} must be a tuple of at least one, got {items!r}"
+                )
+            if wrong := [item for item in items if not isinstance(item, kind)]:
+                raise ValueError(f"Synthetic.{field} holds {wrong[0]!r}, which is none of its kind")
+        names = [probe.name for probe in self.probes]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"Synthetic.probes has two called {min(twice)!r}: records name them so"
+            )
+
+
+TextSource = PackagedText | TextFile | HubDataset
+Source = TextSource | Synthetic
+
+
+def on_text(own: Source, text: Source) -> Source:
+    """Return `own` if it is tasks, else `text`: a text that a user gives replaces text alone."""
+    return own if isinstance(own, Synthetic) else text

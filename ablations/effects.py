@@ -1,0 +1,126 @@
+"""Figures of effects: seeds, means, intervals, the paper's number, and the least that matters.
+
+Filled circles are means or effects here with their intervals; open diamonds are the paper's.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from sweeps.show.figures import COLOURS, MARKERS, STYLE, WIDE, label, spread_labels
+from sweeps.show.statistics import interval
+
+GREY = "#666666"
+OUTCOME_MARKS = {  # colour, marker and filling: told apart in grey too
+    "reproduced": (COLOURS[2], "o", COLOURS[2]),
+    "refuted": (COLOURS[1], "X", COLOURS[1]),
+    "undecided": (COLOURS[0], "o", "white"),
+}
+
+
+def gains(table: pd.DataFrame, paper: Mapping[str, float], *, matters: float) -> Figure:
+    """Return gains in bits per byte: a row of `table` for each seed, a column a comparison.
+
+    `paper` has the published gain of those columns for which there is one, `matters` the smallest
+    gain that matters, in percent; the band is what does not.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1.4 + 0.55 * len(table.columns)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(-matters, matters, color=GREY, alpha=0.15, lw=0, label="too small to matter")
+        for place, name in enumerate(table):
+            _gain(axes, table[name], place, paper.get(str(name)))
+        axes.plot([], [], "o", color=COLOURS[0], label="here: seeds, mean, 95% interval")
+        axes.plot([], [], "D", ms=9, mfc="none", mec=COLOURS[1], mew=1.8, label="the paper")
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(table.columns)), list(table.columns))
+        axes.set_ylim(len(table.columns) - 0.4, -0.6)
+        axes.set_xlabel("gain, % fewer bits per byte")
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def _gain(axes: Axes, seeds: pd.Series, place: int, paper: float | None) -> None:
+    mean, half, n = interval(seeds)
+    axes.plot(seeds, np.full(n, place + 0.2), "o", color=COLOURS[0], ms=4, alpha=0.5, mew=0)
+    axes.errorbar(mean, place, xerr=half, color=COLOURS[0], marker="o", ms=6, capsize=4)
+    if paper is not None:
+        axes.plot(paper, place, "D", ms=9, mfc="none", mec=COLOURS[1], mew=1.8)
+
+
+def by_tokens(gained: pd.DataFrame, *, matters: float) -> Figure:
+    """Return gains against training tokens: rows with `tokens`, `over` and `gain` of one seed."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.axhspan(-matters, matters, color=GREY, alpha=0.15, lw=0)
+        axes.axhline(0, color="black", lw=0.8)
+        for index, (other, rows) in enumerate(gained.groupby("over", sort=False)):
+            colour, marker = COLOURS[index], MARKERS[index]
+            means = rows.groupby("tokens")["gain"].agg(interval)
+            axes.plot(rows["tokens"], rows["gain"], marker, color=colour, ms=4, alpha=0.4, mew=0)
+            half = [x.half for x in means]
+            y = [x.mean for x in means]
+            axes.errorbar(means.index, y, half, color=colour, marker=marker, capsize=3)
+            label(axes, f"over {other}", (means.index[-1], y[-1]), colour)
+        axes.set_xscale("log", base=2)
+        ticks = sorted(set(gained["tokens"]))
+        axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+        axes.set_xlabel("training tokens")
+        axes.set_ylabel(
+            "gain of 1:7, % fewer bits per byte\n(validation; grey: too small to matter)"
+        )
+        spread_labels(figure)
+    return figure
+
+
+def forest(parts: pd.DataFrame) -> Figure:
+    """Return the effect of every part with its interval, a panel for each unit.
+
+    `parts` is that of ablations.table.parts.
+    """
+    groups = list(parts.groupby("unit", sort=False))
+    heights = [len(rows) + 1.2 for _, rows in groups]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(10, 0.36 * sum(heights) + 0.8), layout="constrained")
+        panels = figure.subplots(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for axes, (unit, rows) in zip(panels, groups, strict=True):
+            for place, (_, row) in enumerate(rows.iterrows()):
+                _effect(axes, row, place)
+            _frame(axes, rows, str(unit))
+        for outcome, (colour, marker, face) in OUTCOME_MARKS.items():
+            panels[0].plot([], [], marker, color=colour, mfc=face, ms=7, label=outcome)
+        panels[0].plot([], [], "D", ms=8, mfc="none", mec="black", label="the paper")
+        panels[0].plot([], [], "|", ms=12, color=GREY, mew=2, label="smallest that matters")
+        figure.legend(loc="outside upper left", ncols=5, frameon=False)
+    return figure
+
+
+def _effect(axes: Axes, row: pd.Series, place: int) -> None:
+    colour, marker, face = OUTCOME_MARKS[row["outcome"]]
+    error = [[row["here"] - row["low"]], [row["high"] - row["here"]]]
+    axes.errorbar(
+        row["here"], place, xerr=error, color=colour, marker=marker, mfc=face, ms=7, capsize=4
+    )
+    axes.plot(row["paper"], place, "D", ms=9, mfc="none", mec="black", mew=1.4)
+    axes.plot(row["matters"], place, "|", ms=16, color=GREY, mew=2)
+
+
+def _frame(axes: Axes, rows: pd.DataFrame, unit: str) -> None:
+    axes.set_yticks(range(len(rows)), list(rows["finding"] + ": " + rows["part"]), fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_title(unit, fontsize=9)
+    shown = rows[["here", "low", "high", "paper", "matters"]].to_numpy()
+    least, most = np.nanmin(shown), np.nanmax(shown)
+    if least <= 0:
+        axes.axvline(0, color="black", lw=0.8)
+    elif most > WIDE * least:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()

@@ -1,0 +1,1 @@
+"""What the records look like: each notebook tells one story and trains nothing."""

@@ -1,0 +1,128 @@
+"""Tasks with a known answer, as plain data: what is asked, not how it is drawn (synthetic/ does).
+
+    Probe(task=Needle(depth=0.5), length=512).name == "length 512 needles 4 depth 0.5"
+
+A task says nothing of the length of a sequence and of the vocabulary: those are the recipe's or the
+probe's, and the model's. Free of torch and numpy, since a Recipe holds these.
+"""
+
+from dataclasses import dataclass, fields
+
+
+def _require_at_least(task: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(task, name)
+        if type(value) is not int or value < least:
+            raise ValueError(
+                f"{type(task).__name__}: {name}={value!r} must be a whole number of at least "
+                f"{least}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Associative recall: the smallest task that needs a mixer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Xor:
+    """Bitwise exclusive or of neighbours: the smallest task that needs a feed-forward too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mqar:
+    """Multi-query associative recall as published (Zoology, arXiv 2312.04927)."""
+
+    pairs: int
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "pairs")
+
+
+# (length, pairs) as Zoology has them, with a vocabulary of 8192; and as many pairs as ever fit.
+MQAR_PUBLISHED = ((64, 4), (128, 8), (256, 16), (512, 64))
+MQAR_HARDER = ((64, 16), (128, 32), (256, 64), (512, 128))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectiveCopy:
+    """`symbols` scattered in noise, to be written down in order (arXiv 2312.00752, 4.1.1)."""
+
+    symbols: int = 16
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "symbols")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Induction:
+    """What followed the one special token, when it comes again (Mamba, section 4.1.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needle:
+    """Keys with values in a haystack; every key is asked for at the end.
+
+    With a `depth` (0 the first place, 1 the last) the needle asked for first stands there, and it
+    alone is scored; None scatters all and scores all.
+    """
+
+    needles: int = 4
+    depth: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "needles")
+        if self.depth is not None and not 0 <= self.depth <= 1:
+            raise ValueError(f"Needle: depth={self.depth!r} must lie in 0..1, or be None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phonebook:
+    """As many names with numbers as fit, then `queries` of the names (arXiv 2402.01032, 3.2).
+
+    Names are several tokens, so that a single one does not tell whose number follows.
+    """
+
+    name_tokens: int = 2
+    number_tokens: int = 3
+    queries: int = 1
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "name_tokens", "number_tokens", "queries")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """Items with labels; which of several synonyms names a class is set anew for each prompt.
+
+    After the cause that the Jamba paper gives for Mamba's failures (section 6.2): "Very Good" where
+    the examples say "Positive". The class of an item never changes, so it can be learned; which
+    synonym is legal stands in the prompt alone.
+    """
+
+    classes: int
+    synonyms: int
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "classes", "synonyms")
+
+
+Task = Recall | Xor | Mqar | SelectiveCopy | Induction | Needle | Phonebook | FewShot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A task at one length, as it is measured."""
+
+    task: Task
+    length: int
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "length")
+
+    @property
+    def name(self) -> str:
+        """The key of its accuracy in a record: the length, then what the task has set."""
+        values = {f.name: getattr(self.task, f.name) for f in fields(self.task)}
+        said = [f"{name.replace('_', ' ')} {x}" for name, x in values.items() if x is not None]
+        return " ".join([f"length {self.length}", *said])

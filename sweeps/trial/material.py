@@ -1,0 +1,154 @@
+"""What a source gives to a trial: batches to train on, and the columns that held-out data fills.
+
+    material = open_material(recipe.source, vocab=spec.vocab, tokens=recipe.tokens)
+    ids_BT, targets_BT = material.train_batch(seed=0, step=0, batch=8, length=256)
+    material.held_out(model, recipe, precision)     # {"valid_bits_per_byte": ...}
+
+One class for text and one for tasks; the rest of a trial does not ask which it has.
+"""
+
+from collections.abc import Callable
+from statistics import mean
+from typing import Any, Protocol
+
+from hybrid.model import HybridLM
+from sweeps.trial.data import batches, synthetic
+from sweeps.trial.data.batches import Batch
+from sweeps.trial.data.documents import Split
+from sweeps.trial.data.sources import HubDataset, PackagedText, Source, Synthetic, TextFile
+from sweeps.trial.data.streams import Tokens, open_tokens
+from sweeps.trial.inside import largest_inside
+from sweeps.trial.measure import HeldOut, Loads, held_out_loss, task_scores
+from sweeps.trial.recipe import Precision, Recipe
+
+
+class Material(Protocol):
+    """What is trained on and measured by."""
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Columns of the record that are known before training."""
+
+    def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
+        """Return (ids_BT, targets_BT), a function of the arguments."""
+
+    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
+        """Return the columns of held-out data; the test split's only where the recipe asks."""
+
+
+class TextMaterial:
+    """The text of a source, as tokens."""
+
+    def __init__(self, tokens: Tokens):
+        self.tokens = tokens
+
+    @property
+    def known(self) -> dict[str, Any]:
+        return {
+            "tokenizer_sha256": self.tokens.tokenizer_sha256,
+            "text_sha256": self.tokens.text_sha256,
+        }
+
+    def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
+        return batches.train_batch(self.tokens, seed=seed, step=step, batch=batch, length=length)
+
+    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
+        def losses(split: Split, length: int | None = None) -> dict[str, HeldOut]:
+            return {
+                domain: held_out_loss(model, self.tokens, domain, recipe, precision, split, length)
+                for domain in self.tokens.domains
+            }
+
+        with largest_inside(model) as inside:
+            valid = losses(Split.VALID)
+        last = Split.TEST if recipe.measure_test else Split.VALID
+        test = losses(Split.TEST) if recipe.measure_test else None
+        longer = {length: _bits(losses(last, length)) for length in recipe.lengths}
+        return {
+            "valid_bits_per_byte": _bits(valid),
+            "test_bits_per_byte": test and _bits(test),
+            "length_bits_per_byte": {n: mean(x.values()) for n, x in longer.items()} or None,
+            "activation_max": inside or None,
+            "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
+        }
+
+
+class TaskMaterial:
+    """Tasks, with as many token numbers as the model has."""
+
+    def __init__(self, source: Synthetic, vocab: int):
+        self.source, self.vocab = source, vocab
+
+    @property
+    def known(self) -> dict[str, Any]:
+        return {}
+
+    def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
+        task = self.source.tasks[step % len(self.source.tasks)]
+        return synthetic.draw(
+            task,
+            seed=seed,
+            step=step,
+            split=Split.TRAIN,
+            batch=batch,
+            length=length,
+            vocab=self.vocab,
+        )
+
+    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
+        probes = self.source.probes
+        with largest_inside(model) as inside:
+            valid = [task_scores(model, probe, recipe, precision, Split.VALID) for probe in probes]
+        test = [
+            task_scores(model, probe, recipe, precision, Split.TEST)
+            for probe in probes
+            if recipe.measure_test
+        ]
+        return {
+            "task_accuracy": {key: x for found in valid for key, x in found.shares.items()},
+            "test_task_accuracy": {k: x for found in test for k, x in found.shares.items()} or None,
+            "activation_max": inside or None,
+            "expert_load": _mean_loads([found.loads for found in valid]) or None,
+        }
+
+
+def open_text(source: Any, vocab: int, tokens: int) -> Material:
+    """Open the tokens of the source, built before if they are not in the cache."""
+    return TextMaterial(open_tokens(source, vocab))
+
+
+def open_tasks(source: Synthetic, vocab: int, tokens: int) -> Material:
+    """Draw everything once: what does not fit the vocabulary or the length says so now."""
+    lengths = [(task, tokens) for task in source.tasks]
+    lengths += [(probe.task, probe.length) for probe in source.probes]
+    for task, length in lengths:
+        synthetic.draw(task, seed=0, step=0, split=Split.TRAIN, batch=1, length=length, vocab=vocab)
+    return TaskMaterial(source, vocab)
+
+
+OPENERS: dict[type, Callable[[Any, int, int], Material]] = {
+    PackagedText: open_text,
+    TextFile: open_text,
+    HubDataset: open_text,
+    Synthetic: open_tasks,
+}
+
+
+def open_material(source: Source, *, vocab: int, tokens: int) -> Material:
+    """Return what `source` gives to a model of that vocabulary, trained on `tokens` a sequence.
+
+    Raises ValueError where a task does not fit them, and what `open_tokens` raises.
+    """
+    return OPENERS[type(source)](source, vocab, tokens)
+
+
+def _bits(losses: dict[str, HeldOut]) -> dict[str, float]:
+    return {domain: loss.bits_per_byte for domain, loss in losses.items()}
+
+
+def _mean_loads(loads: list[Loads]) -> list[list[float]]:
+    """Return the mean over domains or probes of each router's load."""
+    return [
+        [mean(expert) for expert in zip(*router, strict=True)]
+        for router in zip(*loads, strict=True)
+    ]

@@ -1,0 +1,302 @@
+"""One trial in a process of its own, so that its memory peak is its own and its death is only its.
+
+The process is forked from a server that has done once what every trial would do again
+(`sweeps/workers/preloaded.py`), so a trial starts in a tenth of a second. It writes its record
+itself (`sweeps/trial/child.py`); this side watches, keeps it within its limits, and writes the
+record of a process that died.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+
+from hybrid.spec import require
+from sweeps.sweep import Point
+from sweeps.trial import records, run_folder
+from sweeps.trial.attempt import columns_of
+from sweeps.trial.checkpoint import EVERY_SECONDS
+from sweeps.trial.child import Job, work
+from sweeps.trial.deaths import explain, kernel_kills
+from sweeps.trial.engine import Engine
+from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.measure import Speeds
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.run import not_run
+from sweeps.trial.train import Step
+from sweeps.trial.warm import touch
+
+STOP_SECONDS = 10
+WHERE_SECONDS = 0.3  # for a process that hangs, to write down where
+POLL_SECONDS = 0.1  # between two looks at a process that has limits
+STARTS = 5  # of a process whose server dies each time
+# How long a thread of torch's spins for the others before it sleeps. GNU OpenMP's own choice burns
+# milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
+# made a step seven times slower (docs/log.md); waiting less costs nothing measurable when idle.
+SPIN_COUNT = "3000"
+# GNU's C library cuts torch's aligned memory a little larger than asked and keeps the rest for
+# small requests. A tensor's memory, once free, is then too short for the next tensor of its size,
+# and the heap grows far beyond what is alive (docs/log.md). Without those shelves for small pieces
+# they are joined again; the thresholds are those that the library comes to by itself, but for the
+# last: freed memory at the end of the heap would be given back and asked for again in every layer.
+# One arena: what the thread of the backward pass frees is what the forward pass takes next, and
+# the two never ask at once.
+# Other C libraries do not read this.
+HEAP = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "arena_max": 1,
+        "tcache_count": 0,
+        "mxfast": 0,
+        "mmap_threshold": 32 << 20,
+        "trim_threshold": 256 << 20,
+    }.items()
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a trial's process may use before it is ended; None is no limit."""
+
+    seconds: float | None = None  # from its start
+    memory_bytes: int | None = None  # resident set, looked at many times a second
+
+    def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("memory_bytes", self.memory_bytes)):
+            require(value is None or value > 0, f"Limits: {name}={value!r} must be above 0 or None")
+
+
+NO_LIMITS = Limits()
+
+
+def run_in_process(
+    point: Point,
+    label: Label,
+    engine: Engine,
+    folder: Path,
+    watch: Watch,
+    *,
+    keep_weights: bool = False,
+    limits: Limits = NO_LIMITS,
+    checkpoint_seconds: float | None = EVERY_SECONDS,
+    cheap_first: bool = False,
+) -> Record:
+    """Run one trial in a new process and return its record, which is then in `folder`.
+
+    `watch` sees what `run` would show it, and may raise Stop: the process then ends itself, its
+    record `pruned`. A process that dies or goes over `limits` gives a record that says so. Another
+    exception raised while waiting (KeyboardInterrupt) ends the process first, and leaves no record.
+    An unsettled run keeps its checkpoint, and its next attempt goes on from there.
+
+    Raises RecordNotWritten, naming the folder, where the disk refuses the record.
+    """
+    job = Job(
+        spec=point.spec,
+        recipe=point.recipe,
+        label=label,
+        engine=engine,
+        folder=folder,
+        keep_weights=keep_weights,
+        checkpoint_seconds=checkpoint_seconds,
+        cheap_first=cheap_first,
+    )
+    kills_before = kernel_kills()
+    known = not_run(point.spec, point.recipe, label=label, engine=engine)
+    process, ours = _begin(work, job)
+    guard = _Guard(process, limits)
+    curve: list[Step] = []
+    try:
+        path = _follow(ours, guard, curve, watch)
+        process.join()
+        outcome, how = explain(process.exitcode, kernel_kills() > kills_before)
+    except _OverLimit as over:
+        path, outcome, how = None, over.outcome, str(over)
+    finally:
+        _end(process)
+        ours.close()
+    if path is None:
+        path = _write_death(known, outcome, how, curve, guard.seconds(), folder)
+    return records.read_one(path)
+
+
+def begin_loading() -> None:
+    """Start the server of processes, which loads what trials need while the caller goes on."""
+    process_context()
+    ensure_running()
+
+
+def warm_up(engine: Engine) -> None:
+    """Compile kernels into their cache on disk, in a process that ends."""
+    process, ours = _begin(_touch, engine)
+    try:
+        process.join()
+    finally:
+        _end(process)
+        ours.close()
+    if process.exitcode != 0:
+        raise RuntimeError(f"warming up {engine} failed with exit code {process.exitcode}")
+
+
+def process_context() -> multiprocessing.context.ForkServerContext:
+    """Return what forks processes from a server that has loaded `sweeps.workers.preloaded`."""
+    # Both have an effect only before torch is loaded, or the process begun: hence not in the trial.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    os.environ.setdefault("GLIBC_TUNABLES", HEAP)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "sweeps.workers.preloaded"])
+    return context
+
+
+def _begin(target: Callable[..., None], told: object) -> tuple[BaseProcess, Connection]:
+    """Start `target(their end of a pipe, told)` in a new process; return it and our end.
+
+    Where the server of processes has died, or dies while it is asked, a new one is asked. The pipe
+    is new then too: what the dead one may still have forked ends itself, unheard.
+    """
+    context = process_context()
+    for left in reversed(range(STARTS)):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=target, args=(theirs, told), daemon=True)
+        try:
+            process.start()
+            return process, ours
+        except (EOFError, ConnectionError):
+            ours.close()
+            if not left:
+                raise
+            log.warning("the server that trials are forked from has died; starting another")
+            time.sleep(POLL_SECONDS)  # a process that is being killed still looks alive
+        finally:
+            theirs.close()
+    raise AssertionError("the last start returns or raises")
+
+
+def _touch(pipe: Connection, engine: Engine) -> None:
+    touch(engine)
+
+
+class _OverLimit(Exception):
+    """A process used more than it may; the text says what and how much."""
+
+    def __init__(self, outcome: Outcome, how: str):
+        super().__init__(how)
+        self.outcome = outcome
+
+
+class _Guard:
+    """Looks at a process and ends it when it goes over its limits."""
+
+    def __init__(self, process: BaseProcess, limits: Limits):
+        assert process.pid is not None
+        self.pid, self.limits = process.pid, limits
+        self.begun = time.monotonic()
+        # None waits for a message alone.
+        self.poll_seconds = None if limits == NO_LIMITS else POLL_SECONDS
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def check(self) -> None:
+        """Raise _OverLimit, after ending the process, if it is over a limit."""
+        most = self.limits.memory_bytes
+        if most is not None and (used := self._resident_bytes()) > most:
+            self._kill()
+            how = f"the trial's process held {used:,} bytes, its limit is {most:,}"
+            raise _OverLimit(Outcome.OUT_OF_MEMORY, how)
+        if self.limits.seconds is not None and self.seconds() > self.limits.seconds:
+            self._signal(run_folder.WHERE_SIGNAL)
+            time.sleep(WHERE_SECONDS)
+            self._kill()
+            how = f"the trial's process ran longer than its limit of {self.limits.seconds:g} s"
+            raise _OverLimit(Outcome.TIMED_OUT, how)
+
+    def _resident_bytes(self) -> int:
+        try:
+            return psutil.Process(self.pid).memory_info().rss
+        except psutil.Error:  # it has just ended, which the pipe tells too
+            return 0
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+def _follow(pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch) -> Path | None:
+    """Return the record's path when the process reports it, None if it dies before."""
+    stopped = False
+    while True:
+        guard.check()
+        if not pipe.poll(guard.poll_seconds):
+            continue
+        try:
+            message = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+        if isinstance(message, Path):
+            return message
+        if isinstance(message, RecordNotWritten):
+            raise message
+        if isinstance(message, Step):
+            curve.append(message)
+        if not stopped:
+            stopped = _show(message, watch, pipe)
+
+
+def _show(event: Event, watch: Watch, pipe: Connection) -> bool:
+    """Show an event to the watcher and send its answer down; return whether it was Stop."""
+    answer = None
+    try:
+        watch(event)
+    except Stop as stop:
+        answer = stop
+    if answer is not None or isinstance(event, Speeds):
+        with contextlib.suppress(BrokenPipeError):  # it died, which the next message will say
+            pipe.send(answer)
+    return answer is not None
+
+
+def _end(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.terminate()
+        process.join(STOP_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _write_death(
+    known: Record, outcome: Outcome, how: str, curve: list[Step], seconds: float, folder: Path
+) -> Path:
+    """Write the record of a process that died, unless it had just written its own.
+
+    What it had begun to write in its run's folder goes; its last whole checkpoint stays.
+    """
+    after = f"after step {curve[-1].step}" if curve else "before the first step"
+    home = run_folder.folder_of(known.run_id, known.attempt, folder)
+    run_folder.drop_scratch(home)
+    record = replace(
+        known,
+        outcome=outcome,
+        error=run_folder.with_log(f"{how}, {after}", home),
+        wall_s=seconds,
+        **columns_of(curve),
+    )
+    try:
+        return records.write(record, curve, folder)
+    except FileExistsError:
+        return records.path_of(record, folder)

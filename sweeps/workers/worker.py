@@ -1,0 +1,242 @@
+"""Takes trials from a study, one process each, until the plan is done. Any number may run."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sweeps.plans.plan import LENIENT, Judge, NotComplete, Plan, Refused
+from sweeps.plans.search import OverBudget
+from sweeps.study import studies
+from sweeps.study.beat import GRACE_SECONDS, Beat, Watchman
+from sweeps.study.queue import Queue
+from sweeps.study.replay import (
+    ATTEMPTS,
+    DUPLICATE,
+    OUTCOME,
+    PLACE,
+    REFUSED,
+    RUN_ID,
+    choice_json,
+    curves,
+    decided,
+    is_open,
+    outcome_of,
+)
+from sweeps.sweep import Point
+from sweeps.trial import records
+from sweeps.trial.events import Event, Stop
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.records import Ledger
+from sweeps.trial.run import not_run, run_id
+from sweeps.workers.jobs import Terms
+from sweeps.workers.process import run_in_process
+
+WAIT_SECONDS = 1.0
+DEATHS = 20  # a place whose workers died this often while it ran is given up
+
+
+class Watcher(Protocol):
+    """What wants to see the work go on, such as `sweeps.show.progress.SweepProgress`."""
+
+    def started(self, point: Point) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def ended(self, record: Record) -> None: ...
+    def settled(self, places: int) -> None: ...
+    def waiting(self, others: int) -> None: ...
+
+
+class Taken(Exception):
+    """Another trial is at this place, or on this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One worker on one study; `ledger` are the records of the sweep."""
+
+    study: Study
+    plan: Plan
+    ledger: Ledger
+    terms: Terms
+    grace_s: float = GRACE_SECONDS  # how long another's trial may be silent
+
+    def work(self, watcher: Watcher) -> None:
+        """Run what is left of the plan, then return; trials of other workers are waited for."""
+        queue, watchman = Queue(self.study), Watchman(self.study, self.grace_s)
+        while True:
+            for trial in watchman.stale():
+                self._enqueue_again(trial)
+            if (taken := queue.claim()) is not None:
+                self._run(taken, watcher)
+                watcher.settled(len(studies.settled_places(self.study, self.plan)))
+            elif others := self._count(TrialState.RUNNING):
+                watcher.waiting(others)
+                time.sleep(WAIT_SECONDS)
+            elif not studies.restore(self.study, self.plan, self.ledger):
+                records.tidy(self.ledger.folder)
+                return
+
+    def _run(self, trial: Trial, watcher: Watcher) -> None:
+        """Run a trial that is ours to its end, whatever that is."""
+        with Beat(self.study, trial) as beat:
+            try:
+                self._play(trial, watcher, beat)
+            except Taken:
+                self._end(trial, TrialState.FAIL, DUPLICATE)
+            except (KeyboardInterrupt, RecordNotWritten):
+                self._end(trial, TrialState.FAIL, "interrupted", again=True)
+                raise
+
+    def _play(self, trial: Trial, watcher: Watcher, beat: Beat) -> None:
+        place = trial.user_attrs[PLACE]
+        if studies.held_by_another(self.study, trial):
+            raise Taken
+        self.study.sampler = self.plan.sampler(studies.seed_of(place))
+        deadly = studies.deaths(self.study, place) >= DEATHS
+        obtain = Runs(worker=self, trial=trial, watcher=watcher, beat=beat, deadly=deadly)
+        try:
+            values = self.plan.play(trial, obtain, self._history)
+        except Refused as refusal:
+            obtain.note_refusal(refusal)
+            trial.set_user_attr(REFUSED, str(refusal))
+            self._end(trial, TrialState.PRUNED, "refused")
+            if studies.refusals(self.study, place) < studies.REFUSALS:
+                studies.enqueue(self.study, place, {})
+        except NotComplete as failure:
+            outcome = outcome_of(failure.record)
+            if failure.settled:
+                self._end(trial, TrialState.PRUNED, outcome)
+            else:
+                again = failure.record.attempt + 1 < ATTEMPTS
+                self._end(trial, TrialState.FAIL, outcome, again=again)
+        except optuna.TrialPruned as reason:
+            self._end(trial, TrialState.PRUNED, str(reason))
+        else:
+            self._end(trial, TrialState.COMPLETE, "complete", values)
+
+    def _end(
+        self,
+        trial: Trial,
+        state: TrialState,
+        outcome: str,
+        values: Sequence[float] | None = None,
+        again: bool = False,
+    ) -> None:
+        """Tell how a trial ended, unless it was taken for dead and told as failed by another.
+
+        Its records stay in any case, and whoever comes to its place next finds them.
+        """
+        try:
+            trial.set_user_attr(OUTCOME, outcome)
+            frozen = self.study.tell(trial, values, state)
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+            if not _is_over(error):
+                raise
+            return
+        if again:
+            self._enqueue_again(frozen)
+
+    def _enqueue_again(self, trial: FrozenTrial) -> None:
+        if PLACE in trial.user_attrs:
+            studies.enqueue(self.study, trial.user_attrs[PLACE], trial.params)
+
+    def _history(self) -> Sequence[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    def _count(self, state: TrialState) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=(state,)))
+
+
+def _is_over(error: Exception) -> bool:
+    """Return whether the error says that the trial has been ended already."""
+    return isinstance(error, optuna.exceptions.UpdateFinishedTrialError) or "Cannot tell" in str(
+        error
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Obtains records for one trial: from the folder if they are there, else by running."""
+
+    worker: Worker
+    trial: Trial
+    watcher: Watcher
+    beat: Beat
+    deadly: bool  # too many workers died at this place: say so instead of trying again
+
+    def __call__(self, point: Point, judge: Judge = LENIENT) -> Record:
+        """Return the complete record of `point`, as `plan.Obtain` says; may raise Taken."""
+        name = self._name(point)
+        attempts = self.worker.ledger.by_run().get(name, [])
+        if not is_open(attempts):
+            return decided(attempts, curves(self.worker.ledger.folder), judge.note)
+        self.trial.set_user_attr(RUN_ID, name)
+        if studies.runs_elsewhere(self.worker.study, self.trial, RUN_ID, name):
+            raise Taken
+        label = self._label(point, len(attempts))
+        if self.deadly:
+            return self._give_up(point, label)
+        self.watcher.started(point)
+        terms = self.worker.terms
+        record = run_in_process(
+            point,
+            label,
+            self.worker.plan.engine,
+            self.worker.ledger.folder,
+            lambda event: self._watch(event, judge),
+            keep_weights=terms.keep_weights,
+            limits=terms.limits,
+            checkpoint_seconds=terms.checkpoint_seconds,
+            cheap_first=judge.cheap_first,
+        )
+        self.watcher.ended(record)
+        if record.outcome is not Outcome.COMPLETE:
+            raise NotComplete(record)
+        return record
+
+    def note_refusal(self, refusal: Refused) -> None:
+        """Record what was refused by arithmetic; what cannot even be a spec has no record."""
+        if isinstance(refusal, OverBudget):
+            self._write(refusal.point, self._label(refusal.point, 0), Outcome.REFUSED, str(refusal))
+
+    def _watch(self, event: Event, judge: Judge) -> None:
+        if self.beat.lost:  # we were taken for dead, and another worker is at it again
+            raise Taken
+        self.watcher.event(event)
+        judge.note(event)
+        if (reason := judge.stop(event)) is not None:
+            raise Stop(reason)
+
+    def _give_up(self, point: Point, label: Label) -> Record:
+        said = f"{DEATHS} workers or more died while this ran; it is not tried again"
+        for attempt in range(label.attempt, ATTEMPTS):
+            last = self._write(point, replace(label, attempt=attempt), Outcome.CRASHED, said)
+        raise NotComplete(last)
+
+    def _write(self, point: Point, label: Label, outcome: Outcome, error: str) -> Record:
+        engine, folder = self.worker.plan.engine, self.worker.ledger.folder
+        known = not_run(point.spec, point.recipe, label=label, engine=engine)
+        record = replace(known, outcome=outcome, error=error)
+        with suppress(FileExistsError):  # the same was chosen before
+            records.write(record, [], folder)
+        return record
+
+    def _name(self, point: Point) -> str:
+        return run_id(
+            point.spec, point.recipe, label=self._label(point, 0), engine=self.worker.plan.engine
+        )
+
+    def _label(self, point: Point, attempt: int) -> Label:
+        return Label(
+            sweep=self.worker.plan.name,
+            scale=self.worker.plan.scale,
+            arm=point.arm,
+            matched=point.matched,
+            attempt=attempt,
+            trial_params=choice_json(self.trial),
+        )
