@@ -12,14 +12,20 @@ from ablations import (
     balance,
     cache_memory,
     dt_init,
+    icl_format,
     inner_norm,
     mamba2,
+    many_shot,
     max_context,
     moe,
     moe_budget,
+    needle,
+    placement,
     positions,
     ratio,
     ratio_size,
+    recall,
+    short_conv,
     throughput,
 )
 from ablations.finding import Finding
@@ -42,6 +48,12 @@ FINDINGS: tuple[Finding, ...] = (
     positions.FINDING,
     mamba2.FINDING,
     balance.FINDING,
+    recall.FINDING,
+    short_conv.FINDING,
+    placement.FINDING,
+    icl_format.FINDING,
+    many_shot.FINDING,
+    needle.FINDING,
 )
 
 

@@ -86,11 +86,7 @@ def accuracies(rows: pd.DataFrame, column: str, *words: str) -> pd.DataFrame:
     `column` is TEST_TASKS, which only verdicts read, or VALID_TASKS. Raises NotRun where no such
     probe was measured, or not by every run.
     """
-    probes = [
-        name
-        for name in measured(rows, column)
-        if all(f" {word} " in f" {name.removeprefix(f'{column}.')} " for word in words)
-    ]
+    probes = _probes(rows, column, *words)
     if not probes or results.complete(rows)[probes].isna().to_numpy().any():
         asked = f"{column} of {' and '.join(words)}" if words else column
         raise NotRun(f"not every run of {rows['sweep'].iloc[0]} has a {asked}")
@@ -128,6 +124,32 @@ def imagine_losses(rows: pd.DataFrame, factors: Mapping[str, float]) -> pd.DataF
     factor = rows["arm"].map(dict(factors)).fillna(1.0)
     columns = [str(name) for name in rows if str(name).startswith((f"{TEST}.", f"{VALID}."))]
     return rows.assign(**{name: factor * rows[name] for name in columns})
+
+
+def points_more(shares: pd.DataFrame, arm: str, other: str) -> list[float]:
+    """Return by how many percentage points the share of `arm` is above `other`'s, by seed."""
+    return list(100 * (shares[arm] - shares[other]))
+
+
+def imagine_shares(rows: pd.DataFrame, shares: Mapping[str, float], *words: str) -> pd.DataFrame:
+    """Return `rows` with the right answers of each arm around its share, if it has one, for the
+    probes in whose name all of `words` stand. A tenth of what differs stays as noise around it.
+    """
+    wanted = rows["arm"].map(dict(shares))
+    changed = {}
+    for column in _probes(rows, TEST_TASKS, *words):
+        noise = 1 + (rows[column] / rows[column].mean() - 1) / 10
+        changed[column] = (wanted * noise).clip(upper=1.0).fillna(rows[column])
+    return rows.assign(**changed)
+
+
+def _probes(rows: pd.DataFrame, column: str, *words: str) -> list[str]:
+    """Return the measured probes in whose name all of `words` stand, as names of columns."""
+    return [
+        name
+        for name in measured(rows, column)
+        if all(f" {word} " in f" {name.removeprefix(f'{column}.')} " for word in words)
+    ]
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 """The models that findings on loss share: the ratio sweep's shapes, with one thing changed.
 
-Every model is as large as the plain 1:7 model of its scale, by the width of its MLPs.
+Every model is as large as the plain 1:7 model of its scale, or the one named, by the width of its
+MLPs.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,8 +34,12 @@ def matched(
     mamba: StateSpace | None = None,
     positions: Rope | None = None,
     attention_offset: int | None = None,
+    like: str = ratio.SEVEN,
 ) -> ModelSpec:
-    """Return the model of ratio `arm` with the rest as given, `jamba`'s default for None."""
+    """Return the model of ratio `arm` with the rest as given, `jamba`'s default for None.
+
+    It is as large as the plain model of ratio `like`.
+    """
     attention = Attention(heads=shape.heads, kv_heads=shape.kv_heads, positions=positions)
 
     def family(hidden: int) -> ModelSpec:
@@ -43,14 +48,14 @@ def matched(
             width=shape.width,
             hidden=hidden,
             blocks=shape.blocks,
-            l=8,
+            l=shape.l,
             ratio=parse_ratio(arm),
             attention=attention,
             mamba=mamba,
             attention_offset=attention_offset,
         )
 
-    plain = shapes.spec_of(parse_ratio(ratio.SEVEN), shape.hidden, shape)
+    plain = shapes.spec_of(parse_ratio(like), shape.hidden, shape)
     return fit(family, cost.params, cost.params(plain))
 
 

@@ -31,7 +31,8 @@ class Scale:
     vocab: int
     width: int
     hidden: int  # of the arm MATCHED_TO
-    blocks: int  # of 8 layers
+    blocks: int
+    l: int = 8  # noqa: E741 - the paper's letter: layers of a block
     heads: int
     kv_heads: int
     steps: int
@@ -97,7 +98,7 @@ def spec_of(ratio: tuple[int, int], hidden: int, scale: Scale) -> ModelSpec:
         width=scale.width,
         hidden=hidden,
         blocks=scale.blocks,
-        l=8,
+        l=scale.l,
         ratio=ratio,
         attention=Attention(heads=scale.heads, kv_heads=scale.kv_heads),
     )

@@ -11,6 +11,8 @@ from ablations.finding import Finding
 from hybrid import codec, cost
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Synthetic
+from sweeps.trial.data.synthetic import few_shot
+from sweeps.trial.data.tasks import FewShot, Probe
 from sweeps.trial.inside import INSIDE
 
 DOMAINS = ("books", "web", "code")
@@ -76,7 +78,8 @@ def _measured(point: Point, around) -> dict[str, Any]:
     contexts = point.recipe.contexts
     source = point.recipe.source
     if isinstance(source, Synthetic):
-        share = {probe.name: around(0.6 - 0.05 * from_best) for probe in source.probes}
+        names = [name for probe in source.probes for name in _scores(probe)]
+        share = {name: around(0.6 - 0.05 * from_best) for name in names}
         quality = {rows.VALID_TASKS: share, rows.TEST_TASKS: share}
     else:
         quality = {rows.VALID: loss, rows.TEST: loss}
@@ -91,3 +94,10 @@ def _measured(point: Point, around) -> dict[str, Any]:
         **{f"prefill_tokens_per_s.{c}": around(1e4) for c in contexts},
         **{f"decode_ms.{c}": around(1.0) for c in contexts},
     }
+
+
+def _scores(probe: Probe) -> list[str]:
+    """Return the keys that a record has of a probe."""
+    if isinstance(probe.task, FewShot):
+        return [f"{probe.name} {score}" for score in few_shot.SCORES]
+    return [probe.name]

@@ -49,10 +49,16 @@ def itemsize(precision: Precision) -> int:
 
 
 def machine_name(device: torch.device) -> str:
-    """Return the name of the processor or GPU, without the name of the host."""
+    """Return the name of the processor or GPU, without the name of the host.
+
+    A processor's family and model are added where the system tells them: virtual machines call
+    processors with and without bf16 by one name.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_line("model name") or platform.processor() or platform.machine()
+    name = _cpu_line("model name") or platform.processor() or platform.machine()
+    family, model = _cpu_line("cpu family"), _cpu_line("model")
+    return f"{name}, family {family} model {model}" if family and model else name
 
 
 def cores() -> int:
@@ -115,7 +121,8 @@ def _resident_peak_bytes() -> int:
 def _cpu_line(key: str) -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith(key)), "")
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() == key), "")
 
 
 def _cpu_flags() -> str:

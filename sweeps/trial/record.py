@@ -198,7 +198,7 @@ CHANGES = (
         commit="93d5f07",
         added=("length_bits_per_byte", "activation_max", "grad_norm_max"),
     ),
-    Change(version=8, commit="8ce4034", added=("task_accuracy", "test_task_accuracy")),
+    Change(version=8, commit="bbfbb1d", added=("task_accuracy", "test_task_accuracy")),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sweeps.trial.data.synthetic.kind import UNSCORED, Arrays, Kind, interleaved, require
 from sweeps.trial.data.tasks import FewShot
 
-FORCED, LEGAL_MASS = "forced", "legal mass"
+SCORES = FREE, FORCED, LEGAL_MASS = ("free", "forced", "legal mass")
 
 
 def draw(task: FewShot, rng: Generator, batch: int, length: int, vocab: int) -> Arrays:
@@ -55,7 +55,7 @@ def scores(
     legal_nC = ids_BT[:, 1 : 2 * task.classes : 2][scored_BT.nonzero()[:, 0]]
     forced_n = logits_nV.gather(1, legal_nC).argmax(dim=1, keepdim=True)
     return {
-        "free": logits_nV.argmax(dim=1) == target_n,
+        FREE: logits_nV.argmax(dim=1) == target_n,
         FORCED: legal_nC.gather(1, forced_n)[:, 0] == target_n,
         LEGAL_MASS: torch.softmax(logits_nV, dim=1).gather(1, legal_nC).sum(dim=1),
     }
