@@ -88,5 +88,5 @@ FINDING = Finding(
     parts=parts,
     imagine=imagine,
     remarks=remarks,
-    fixed_by="0" * 40,
+    fixed_by="65f6848899dd2f8fbff89997cf4c66283947e6d4",
 )
