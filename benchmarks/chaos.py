@@ -4,7 +4,8 @@
 
 Round after round, two workers run a small sweep with a checkpoint after every step, while one
 process after another gets SIGKILL at a random moment: a worker, a trial, or the process that trials
-are forked from. Then a worker finishes the sweep undisturbed. Every run must be complete exactly
+are forked from. The moment is drawn once a trial runs, since workers take longer to start than
+trials to end. Then a worker finishes the sweep undisturbed. Every run must be complete exactly
 once, told to the study exactly once, and have the very curve it has when nothing is killed. A run
 whose own process was killed as often as a run may fail is given up, as it should be, and counted.
 """
@@ -39,7 +40,8 @@ from tests import tiny_sweep
 from tests.text import write_text
 
 WORKERS = 2
-LONGEST_PAUSE_SECONDS = 4.0  # from one kill to the next, and as long as no trial runs
+LOOK_SECONDS = 0.1  # as long as no trial runs
+LONGEST_PAUSE_SECONDS = 4.0  # from the first look that sees a trial to the kill
 BEGIN, END = "<!-- begin chaos -->", "<!-- end chaos -->"
 
 
@@ -103,10 +105,12 @@ def disturb(job: Job, draws: random.Random, count: Count, kills: int) -> None:
     """Work on the sweep with kills until it is done or there were enough."""
     workers = [start(job) for _ in range(WORKERS)]
     while sum(count.kills.values()) < kills and any(w.is_alive() for w in workers):
+        workers = [_alive(worker, job) for worker in workers]
+        if not victims(workers):
+            time.sleep(LOOK_SECONDS)
+            continue
         time.sleep(draws.uniform(0.0, LONGEST_PAUSE_SECONDS))
-        kinds = victims([w for w in workers if w.is_alive()])
-        if not kinds:
-            workers = [_alive(worker, job) for worker in workers]
+        if not (kinds := victims(workers)):
             continue
         kind = draws.choice(sorted({kind for kind, _ in kinds}))
         process = draws.choice([p for k, p in kinds if k == kind])
@@ -115,7 +119,7 @@ def disturb(job: Job, draws: random.Random, count: Count, kills: int) -> None:
             count.kills[kind] += 1
         except psutil.Error:
             continue
-        workers = [_alive(worker, job) for worker in workers]
+    workers = [_alive(worker, job) for worker in workers]
     for worker in workers:
         worker.join()
 
@@ -148,9 +152,10 @@ def judge(job: Job, expected: pd.DataFrame, count: Count) -> None:
     count.lost += len(places - runs.keys())
     count.doubled += sum(n - 1 for n in runs.values())
     count.told_wrongly += sum(told[place] != 1 for place in places)
-    count.torn += len(list(job.records.rglob("*.tmp"))) + len(
-        list(job.records.glob("aside/**/*.parquet"))
-    )
+    left = [*job.records.rglob("*.tmp"), *job.records.glob("aside/**/*.parquet")]
+    for path in left:
+        print(f"torn or left over: {path.relative_to(job.records)}", flush=True)
+    count.torn += len(left)
     wanted = expected[~expected["run_id"].isin(given_up)]
     merged = curves(job).merge(wanted, how="outer", indicator=True)
     count.other_curve += merged.loc[merged["_merge"] != "both", "run_id"].nunique()

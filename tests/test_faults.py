@@ -17,6 +17,7 @@ from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome
 from sweeps.workers import worker as workers
+from sweeps.workers.jobs import Job
 from tests.workers import (
     FILE,
     PLACES,
@@ -130,6 +131,49 @@ def test_a_lost_study_is_rebuilt_from_the_records(tmp_path, source):
     finished(made)
     forget_study(made)
     assert len(finished(made)) == PLACES
+
+
+def test_what_the_killed_left_of_runs_that_are_over_goes_and_the_rest_stays(tmp_path, source):
+    made = job(tmp_path, source)
+    finished(made)
+    over, open_ = (made.records / "runs" / name for name in (over_of(made), "another-0"))
+    for home in (over, open_):
+        (home / "checkpoint").mkdir(parents=True)
+        (home / "checkpoint" / "state.safetensors").touch()
+        (home / "checkpoint" / ".state.safetensors.1.tmp").touch()
+        (home / "config.json.1.tmp").touch()
+    worker(made).work(Killer())
+    assert {p.name for p in over.iterdir()} == {"config.json", "curve.csv", "log.txt"}
+    assert len([p for p in open_.rglob("*") if p.is_file()]) == 3
+
+
+def over_of(made: Job) -> str:
+    """Return the name of the folder of a run that is complete."""
+    record = records.read(made.records)[0]
+    return f"{record.run_id}-{record.attempt}"
+
+
+class Jumps:
+    """Moves the clock of this process by days, to and fro, each time it is asked."""
+
+    def __init__(self, monkeypatch):
+        self.patch, self.real, self.days = monkeypatch, time.time, 1
+
+    def __call__(self, moment: str) -> bool:
+        self.days = -2 * self.days if abs(self.days) < 64 else 1
+        self.patch.setattr(time, "time", lambda days=self.days: self.real() + days * 86_400)
+        return False
+
+
+def test_a_worker_whose_clock_jumps_loses_and_doubles_nothing(
+    tmp_path, source, undisturbed, monkeypatch
+):
+    made = job(tmp_path, source)
+    jumps = Jumps(monkeypatch)
+    worker(made).work(Killer(jumps))
+    assert jumps.days != 1
+    assert len(finished(made)) == PLACES
+    pd.testing.assert_frame_equal(curves(made), undisturbed)
 
 
 @pytest.mark.service

@@ -112,7 +112,13 @@ def _drawings(
         options: dict[str, Any] = {"target": _Value(index), "target_name": name}
         yield f"slice-{name}", partial(drawings.plot_slice, study, **options)
         if complete >= LEAST_FOR_IMPORTANCE:
-            yield f"importance-{name}", partial(drawings.plot_param_importances, study, **options)
+            less_is_better = _Value(index, -1 if hunt.directions[index] == "maximize" else 1)
+            yield (
+                f"importance-{name}",
+                partial(
+                    drawings.plot_param_importances, study, target=less_is_better, target_name=name
+                ),
+            )
     if len(objectives) == 1:
         yield "history", lambda: drawings.plot_optimization_history(study)
 
@@ -130,12 +136,16 @@ class _Pair:
 
 @dataclass(frozen=True)
 class _Value:
-    """One of a trial's values, as Optuna's figures ask for it."""
+    """One of a trial's values, as Optuna's figures ask for it; `sign` -1 turns what is good round.
+
+    Optuna's importance (PED-ANOVA) is that for low values, whatever the study's directions are.
+    """
 
     index: int
+    sign: int = 1
 
     def __call__(self, trial: FrozenTrial) -> float:
-        return trial.values[self.index]
+        return self.sign * trial.values[self.index]
 
 
 def _figure(drawn: object) -> Figure:
@@ -150,6 +160,9 @@ def _style() -> Iterator[None]:
     """Draw in our style; Optuna calls its matplotlib figures experimental at every call."""
     with warnings.catch_warnings(), mpl.rc_context(STYLE):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings(
+            "ignore", "PedAnova.* low `target` values", UserWarning
+        )  # as wanted
         # A parameter that had one value in all trials.
         warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
         yield

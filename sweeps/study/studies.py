@@ -134,9 +134,12 @@ def held_by_another(study: Study, trial: Trial) -> bool:
     )
 
 
-def seed_of(place: str) -> int:
-    """Return a seed for what is sampled at a place, the same whenever it is."""
-    return zlib.crc32(place.encode())
+def seed_of(place: str, refused: int) -> int:
+    """Return a seed for what is sampled at a place, the same whenever it is.
+
+    It is another after each refusal, or the same choice would be refused again and again.
+    """
+    return zlib.crc32(f"{place}.{refused}".encode())
 
 
 def runs_elsewhere(study: Study, trial: Trial, attribute: str, name: str) -> bool:

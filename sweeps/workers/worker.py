@@ -29,7 +29,7 @@ from sweeps.study.replay import (
     outcome_of,
 )
 from sweeps.sweep import Point
-from sweeps.trial import records
+from sweeps.trial import records, run_folder
 from sweeps.trial.events import Event, Stop
 from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.records import Ledger
@@ -78,8 +78,20 @@ class Worker:
                 watcher.waiting(others)
                 time.sleep(WAIT_SECONDS)
             elif not studies.restore(self.study, self.plan, self.ledger):
-                records.tidy(self.ledger.folder)
+                self._tidy()
                 return
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left behind, of runs that nobody will take up again."""
+        folder = self.ledger.folder
+        records.tidy(folder)
+        for attempts in self.ledger.by_run().values():
+            if is_open(attempts):
+                continue
+            settled = any(r.outcome.settled for r in attempts)
+            for record in attempts:
+                home = run_folder.folder_of(record.run_id, record.attempt, folder)
+                (run_folder.drop_leftovers if settled else run_folder.drop_scratch)(home)
 
     def _run(self, trial: Trial, watcher: Watcher) -> None:
         """Run a trial that is ours to its end, whatever that is."""
@@ -96,7 +108,8 @@ class Worker:
         place = trial.user_attrs[PLACE]
         if studies.held_by_another(self.study, trial):
             raise Taken
-        self.study.sampler = self.plan.sampler(studies.seed_of(place))
+        refused = studies.refusals(self.study, place)
+        self.study.sampler = self.plan.sampler(studies.seed_of(place, refused))
         deadly = studies.deaths(self.study, place) >= DEATHS
         obtain = Runs(worker=self, trial=trial, watcher=watcher, beat=beat, deadly=deadly)
         try:
@@ -105,7 +118,7 @@ class Worker:
             obtain.note_refusal(refusal)
             trial.set_user_attr(REFUSED, str(refusal))
             self._end(trial, TrialState.PRUNED, "refused")
-            if studies.refusals(self.study, place) < studies.REFUSALS:
+            if refused + 1 < studies.REFUSALS:
                 studies.enqueue(self.study, place, {})
         except NotComplete as failure:
             outcome = outcome_of(failure.record)
