@@ -87,7 +87,8 @@ def tables(scale: str) -> Size:
 
 
 BOOK = Phonebook(name_tokens=2, number_tokens=1, queries=3)
-SHORT_NAMES = Phonebook(name_tokens=1, number_tokens=1, queries=3)
+# More queries leave a shorter book, which there are letters enough for.
+SHORT_NAMES = Phonebook(name_tokens=1, number_tokens=1, queries=5)
 LETTERS = {"smoke": 16, "cpu": 16}  # and digits: the vocabulary, where it is not that of tables
 
 

@@ -1,0 +1,43 @@
+"""Every finding from its first run to its verdict, at the scale smoke; runs that findings share are
+made once.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from ablations import catalog, page, run
+from ablations.finding import Finding
+from sweeps import catalog as sweep_catalog
+from sweeps.sweep import Sweep
+from sweeps.trial import records
+from sweeps.trial.data.sources import TextFile
+from sweeps.trial.record import Label
+from sweeps.trial.run import run as run_trial
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("findings")
+
+
+@pytest.mark.parametrize("finding", catalog.FINDINGS, ids=lambda f: f.name)
+def test_every_finding_runs_to_its_verdict(finding: Finding, folder: Path, source: TextFile):
+    def execute(file: Path, home: Path) -> None:
+        sweep = sweep_catalog.find(str(file))
+        assert isinstance(sweep, Sweep)
+        if not list(home.rglob("*.parquet")):
+            run_all(sweep, source, home)
+
+    run.run(finding, "smoke", folder, execute)
+    verdict = catalog.verdict(finding, "smoke", folder)
+    assert "this scale shows that it runs, not what is true" in verdict.notes
+    shown = page.one(finding, verdict)
+    assert all(part.name in shown for part in verdict.parts)
+
+
+def run_all(sweep: Sweep, source: TextFile, home: Path) -> None:
+    """Run and record every point of `sweep`, in this process."""
+    for point in sweep.points("smoke", source):
+        label = Label(sweep=sweep.name, scale="smoke", arm=point.arm, matched=point.matched)
+        records.write(run_trial(point.spec, point.recipe, label=label), [], home)
