@@ -180,5 +180,5 @@ FINDING = Finding(
     parts=parts,
     imagine=imagine,
     remarks=remarks,
-    fixed_by="65f6848899dd2f8fbff89997cf4c66283947e6d4",
+    fixed_by="8ec1011ea925845791db41c29bc8f92d4a039489",
 )
