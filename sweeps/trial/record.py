@@ -219,7 +219,7 @@ CHANGES = (
     Change(version=8, commit="8ce4034", added=("task_accuracy", "test_task_accuracy")),
     Change(
         version=10,
-        commit="HEAD",
+        commit="5c3d33f",
         added=("int8_bits_per_byte", "int8_decode_ms", "expert_bytes", "int8_expert_bytes"),
     ),
 )
