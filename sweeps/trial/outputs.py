@@ -2,9 +2,11 @@
 
 The activation loss of Jamba-1.5 (arXiv 2408.12570) is the mean square of activations times a
 weight. The paper does not say which activations; here they are what every mixer and feed-forward
-returns, mean over tokens and channels and then over sub-layers. It is taken by hooks, so that a
-training without it runs nothing else than before. torch's compiler does not look whether a hook has
-come or gone: `sweeps/trial/attempt.py` refuses the two together.
+returns, mean over tokens and channels and then over sub-layers. Where outputs are bfloat16, their
+gradients are too, and what a small weight adds to those can be lost in rounding.
+
+It is taken by hooks, so that a training without it runs nothing else than before. What torch has
+compiled does not see hooks that come later: `sweeps/trial/attempt.py` refuses the two together.
 """
 
 from collections.abc import Callable, Iterator
