@@ -118,5 +118,5 @@ FINDING = Finding(
     parts=parts,
     imagine=imagine,
     remarks=remarks,
-    fixed_by="0000000000000000000000000000000000000000",
+    fixed_by="228590b8c57792c6092b55d6ce0e8aa32a66a452",
 )
