@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from hybrid.model import build
-from sweeps.trial.device import autocast
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.inside import INSIDE, OUTPUT, largest_inside
 from sweeps.trial.outputs import seen_outputs, with_mean_square, without_square
@@ -97,9 +96,9 @@ def test_much_of_it_shrinks_outputs_and_a_little_costs_no_learning(name, precisi
     crushed, _ = trained(name, replace(RECIPE, activation=1e4), precision)
     assert largest(crushed) < 0.3 * largest(free)
     assert few[-1].nats_per_token == pytest.approx(steps[-1].nats_per_token, abs=0.05)
-    if precision is Precision.FP32:  # in bf16 so small a gradient may be lost in rounding
-        pairs = zip(free.parameters(), light.parameters(), strict=True)
-        assert not all(torch.equal(p, q) for p, q in pairs)
+    # Also in bf16, where so small a gradient is lost unless it meets the other in float32.
+    pairs = zip(free.parameters(), light.parameters(), strict=True)
+    assert not all(torch.equal(p, q) for p, q in pairs)
 
 
 def test_without_it_a_step_is_what_it_was():
@@ -146,10 +145,3 @@ def test_a_run_with_a_compiler_is_refused_and_says_why(source):
     record = run(SPECS["hybrid"], recipe, engine=Engine(device="cpu", compile=Compile.ON))
     assert record.outcome == "failed"
     assert "compile=on must be off with activation=1e-05" in record.error
-
-
-def test_outputs_are_squared_in_float32_under_autocast():
-    model = build(SPECS["feed_forward-mlp"])
-    with autocast(Precision.BF16, torch.device("cpu")):
-        _, _, square = with_mean_square(model.loss, model)(IDS, IDS)
-    assert square.dtype is torch.float32

@@ -2,8 +2,9 @@
 
 The activation loss of Jamba-1.5 (arXiv 2408.12570) is the mean square of activations times a
 weight. The paper does not say which activations; here they are what every mixer and feed-forward
-returns, mean over tokens and channels and then over sub-layers. Where outputs are bfloat16, their
-gradients are too, and what a small weight adds to those can be lost in rounding.
+returns, mean over tokens and channels and then over sub-layers. An output of bfloat16 is widened
+before it is squared and added to the stream, so that the two gradients meet in float32: in bfloat16
+a small weight's would always be rounded away.
 
 It is taken by hooks, so that a training without it runs nothing else than before. What torch has
 compiled does not see hooks that come later: `sweeps/trial/attempt.py` refuses the two together.
@@ -28,10 +29,17 @@ SUB_LAYERS = (*MIXERS.values(), *FEED_FORWARDS.values())
 
 @contextmanager
 def seen_outputs(model: HybridLM, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call `see` with what each sub-layer adds (B, T, D), meanwhile, in the order of layers."""
+    """Call `see` with what each sub-layer adds (B, T, D), in float32, meanwhile; first layer first.
 
-    def hook(_module: nn.Module, _given: object, returned: tuple[Tensor, object]) -> None:
-        see(returned[0])
+    The model is the same: its stream is float32, and would widen what is added to it.
+    """
+
+    def hook(
+        _module: nn.Module, _given: object, returned: tuple[Tensor, object]
+    ) -> tuple[Tensor, object]:
+        y_BTD = returned[0].float()
+        see(y_BTD)
+        return y_BTD, returned[1]
 
     sub_layers = [module for module in model.modules() if isinstance(module, SUB_LAYERS)]
     handles = [module.register_forward_hook(hook) for module in sub_layers]
@@ -50,7 +58,7 @@ def with_mean_square(loss: Loss, model: HybridLM) -> WithSquare:
 
     def both(ids_BT: Tensor, target_BT: Tensor) -> tuple[Tensor, Routings, Tensor]:
         squares: list[Tensor] = []
-        with seen_outputs(model, lambda y_BTD: squares.append(y_BTD.float().square().mean())):
+        with seen_outputs(model, lambda y_BTD: squares.append(y_BTD.square().mean())):
             nats, routings = loss(ids_BT, target_BT)
         return nats, routings, torch.stack(squares).mean()
 
