@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from ablations import (
+    activation_loss,
     balance,
     cache_memory,
     dt_init,
+    experts_int8,
     icl_format,
     inner_norm,
     mamba2,
@@ -54,6 +56,8 @@ FINDINGS: tuple[Finding, ...] = (
     icl_format.FINDING,
     many_shot.FINDING,
     needle.FINDING,
+    activation_loss.FINDING,
+    experts_int8.FINDING,
 )
 
 

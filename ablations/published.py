@@ -136,6 +136,19 @@ FIGURE_1_OF_1_5 = Source(
     setting="arXiv 2408.12570; 350M and 1.3B parameters, 100B tokens, curves without numbers",
     rows={},
 )
+ACTIVATION_LOSS = _source(
+    "Jamba-1.5, activation loss",
+    "arXiv 2408.12570; largest activation, before and with the loss, where of 2 to 3 thousand the "
+    "less favourable end is taken",
+    "largest",
+    {"without": (4e6,), "alpha 1e-5": (3e3,)},
+)
+EXPERTS_INT8 = _source(
+    "Jamba-1.5, ExpertsInt8",
+    "arXiv 2408.12570; weights in MoE layers, at least, %",
+    "share",
+    {"Jamba-1.5": (85,)},
+)
 DT_INIT = Source(
     name="Mamba, section 3.6", setting="arXiv 2312.00752, its initialisation of dt", rows={}
 )
@@ -172,6 +185,8 @@ SOURCES = (
     FIGURE_9,
     RELEASED,
     FIGURE_1_OF_1_5,
+    ACTIVATION_LOSS,
+    EXPERTS_INT8,
     DT_INIT,
     RATIO_AND_RECALL,
     SHORT_CONV,

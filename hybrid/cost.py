@@ -122,8 +122,18 @@ def feed_forward_params(feed_forward: FeedForward | None, D: int) -> int:
 def weight_bytes(spec: ModelSpec, weights: Weights) -> int:
     """Return the bytes of all parameters, stored as `weights`."""
     parts = param_parts(spec)
-    rest = parts.total - parts.experts
-    return rest * ITEM_BYTES[weights] + parts.experts * EXPERT_BYTES[weights]
+    return (parts.total - parts.experts) * ITEM_BYTES[weights] + expert_bytes(spec, weights)
+
+
+def expert_bytes(spec: ModelSpec, weights: Weights) -> int:
+    """Return the bytes of all experts, stored as `weights`; scales are not in it."""
+    return param_parts(spec).experts * EXPERT_BYTES[weights]
+
+
+def expert_scale_bytes(spec: ModelSpec) -> int:
+    """Return what experts in 8 bits need besides: one fp32 scale for each row of their matrices."""
+    moes = [x.feed_forward for x in spec.layers if isinstance(x.feed_forward, MoE)]
+    return FP32_BYTES * sum(x.n_experts * (2 * x.hidden + spec.width) for x in moes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The model: embed, run every layer, predict. It never asks what kind a layer is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -120,6 +121,16 @@ class HybridLM(nn.Module):
         call and again for other shapes; the loss stays as it is.
         """
         self.hidden = torch.compile(self.hidden, mode=mode)  # type: ignore[method-assign]
+
+    @contextmanager
+    def passes_as_written(self) -> Iterator[None]:
+        """Leave what is compiled aside meanwhile: it does not see hooks that came later."""
+        compiled = self.__dict__.pop("hidden", None)
+        try:
+            yield
+        finally:
+            if compiled is not None:
+                self.hidden = compiled  # type: ignore[method-assign]
 
     def start(self, room: int) -> Cache:
         """Return the cache that starts a sequence, with memory for `room` tokens."""

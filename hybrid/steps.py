@@ -230,14 +230,32 @@ def _mlp(feed_forward: layers.MLP, norm: Any, dtype: torch.dtype) -> Part:
 
 
 def _moe(feed_forward: layers.MoE, norm: Any, dtype: torch.dtype) -> Part:
-    config = feed_forward.config
-    weights = (
-        _norm(norm),
-        norm.eps,
-        _matrix(feed_forward.router_XD, torch.float32),
+    no_scales = np.zeros(0, np.float32)
+    matrices = (
         _matrix(feed_forward.gate_up_XFD.flatten(0, 1), dtype),
+        no_scales,
         _matrix(feed_forward.down_XDF.flatten(0, 1), dtype),
+        no_scales,
     )
+    return _mixture(feed_forward, norm, matrices)
+
+
+def _int8_moe(feed_forward: layers.Int8MoE, norm: Any, _dtype: torch.dtype) -> Part:
+    gate_up, down = feed_forward.gate_up, feed_forward.down
+    matrices = (
+        _matrix(gate_up.whole_XFD.flatten(0, 1), torch.int8),
+        _array(gate_up.scale_XF.flatten()),
+        _matrix(down.whole_XFD.flatten(0, 1), torch.int8),
+        _array(down.scale_XF.flatten()),
+    )
+    return _mixture(feed_forward, norm, matrices)
+
+
+def _mixture(
+    feed_forward: layers.MoE | layers.Int8MoE, norm: Any, matrices: tuple[Any, ...]
+) -> Part:
+    config = feed_forward.config
+    weights = (_norm(norm), norm.eps, _matrix(feed_forward.router_XD, torch.float32), *matrices)
 
     def part(x: Any, _seen: int) -> None:
         kernels.moe_step(x, *weights, config.top_k, config.renormalise)
@@ -250,7 +268,11 @@ MIXERS: dict[type, Callable[..., Part]] = {
     layers.Mamba: _mamba,
     layers.Mamba2: _mamba2,
 }
-FEED_FORWARDS: dict[type, Callable[..., Part]] = {layers.MLP: _mlp, layers.MoE: _moe}
+FEED_FORWARDS: dict[type, Callable[..., Part]] = {
+    layers.MLP: _mlp,
+    layers.MoE: _moe,
+    layers.Int8MoE: _int8_moe,
+}
 
 
 def _seen(cache: Cache) -> int:

@@ -9,11 +9,12 @@ import pandas as pd
 from ablations import rows
 from ablations.finding import Finding
 from hybrid import codec, cost
+from hybrid.cost import Weights
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.data.synthetic import few_shot
 from sweeps.trial.data.tasks import FewShot, Probe
-from sweeps.trial.inside import INSIDE
+from sweeps.trial.inside import INSIDE, OUTPUT
 
 DOMAINS = ("books", "web", "code")
 NOISE = 0.002  # as a fraction
@@ -86,13 +87,24 @@ def _measured(point: Point, around) -> dict[str, Any]:
     return {
         **{f"{name}.{key}": x for name, found in quality.items() for key, x in found.items()},
         **{f"{rows.LENGTH}.{n}": around(2.5) for n in point.recipe.lengths},
-        **{f"{rows.INSIDE}.{name}": around(10.0) for name in INSIDE},
+        **{f"{rows.INSIDE}.{name}": around(10.0) for name in (*INSIDE, OUTPUT)},
         "grad_norm_max": around(1.0),
         "train_tokens_per_s": around(1e4),
         "train_peak_bytes": 10**8 + around(10**9),
         **{f"cache_bytes.{c}": around(1e6 * c) for c in contexts},
         **{f"prefill_tokens_per_s.{c}": around(1e4) for c in contexts},
         **{f"decode_ms.{c}": around(1.0) for c in contexts},
+        **(_int8(point, around) if point.recipe.measure_int8 else {}),
+    }
+
+
+def _int8(point: Point, around) -> dict[str, Any]:
+    counted = cost.expert_bytes(point.spec, Weights.INT8) + cost.expert_scale_bytes(point.spec)
+    return {
+        **{f"int8_bits_per_byte.{domain}": around(2.5) for domain in DOMAINS},
+        **{f"int8_decode_ms.{c}": around(1.0) for c in point.recipe.contexts},
+        "expert_bytes": cost.expert_bytes(point.spec, Weights.FP32),
+        "int8_expert_bytes": counted,
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hybrid import cost
+from hybrid.cost import Weights
 from sweeps.trial import parallel
 from sweeps.trial import run as run_module
 from sweeps.trial.engine import Engine
@@ -122,3 +123,28 @@ def test_run_ids_depend_on_what_decides_the_result(recipe):
     assert base != run_id(
         replace(SPEC, tied=True), recipe, label=label, engine=Engine(device="cpu")
     )
+
+
+@pytest.mark.parametrize("measure_test", [False, True])
+def test_experts_in_8_bits_are_measured_where_the_recipe_asks(recipe, measure_test):
+    asked = replace(recipe, measure_int8=True, measure_test=measure_test)
+    record = run(SPEC, asked, engine=Engine(device="cpu"))
+    assert record.outcome is Outcome.COMPLETE, record.error
+    whole = record.test_bits_per_byte if measure_test else record.valid_bits_per_byte
+    assert record.int8_bits_per_byte != whole
+    assert record.int8_bits_per_byte == pytest.approx(whole, rel=0.01)
+    assert record.expert_bytes == cost.expert_bytes(SPEC, Weights.FP32)
+    counted = cost.expert_bytes(SPEC, Weights.INT8) + cost.expert_scale_bytes(SPEC)
+    assert record.int8_expert_bytes == counted
+    assert set(record.int8_decode_ms) == set(record.decode_ms)
+    plain = run(SPEC, replace(asked, measure_int8=False), engine=Engine(device="cpu"))
+    assert plain.valid_bits_per_byte == record.valid_bits_per_byte
+    assert (plain.int8_bits_per_byte, plain.int8_decode_ms) == (None, None)
+    assert (plain.expert_bytes, plain.int8_expert_bytes) == (None, None)
+
+
+def test_8_bits_need_experts(recipe):
+    without = replace(SPECS["mixer-mamba"], vocab=300)
+    record = run(without, replace(recipe, measure_int8=True), engine=Engine(device="cpu"))
+    assert record.outcome is Outcome.FAILED
+    assert "measure_int8=True needs a model with experts" in record.error

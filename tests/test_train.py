@@ -97,6 +97,8 @@ def test_gradients_are_clipped():
         ("lr", 0.0, "lr=0.0 must be above 0"),
         ("warmup", 1.5, r"warmup=1.5 must lie in 0..1"),
         ("balance", -1.0, "balance=-1.0 must be 0 or more"),
+        ("activation", -1e-5, "activation=-1e-05 must be 0 or more"),
+        ("measure_int8", 1, "measure_int8=1 must be True or False"),
         ("seed", -1, "seed=-1 must be a whole number"),
         ("contexts", (0,), "contexts=0 must be"),
         ("precision", "fp8", "precision='fp8' must be one of auto, fp32, bf16"),

@@ -42,7 +42,8 @@ def recipe_of(text: Path) -> Recipe:
         batch=4,
         tokens=32,
         lr=3e-3,
-        balance=0.1,  # large, so that a wrong one shows
+        balance=0.1,  # large, so that a wrong one shows, as is the next
+        activation=10.0,
         clip_norm=0.5,
         precision=Precision.FP32,
         valid_tokens=256,

@@ -13,8 +13,9 @@ import torch
 
 from hybrid import cost
 from hybrid import ops as backends
+from hybrid.int8 import expert_bytes, with_int8_experts
 from hybrid.model import HybridLM
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, require
 from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
@@ -45,6 +46,7 @@ class Attempt:
 
     def go(self) -> None:
         """Do it all; `seen` then holds `outcome` too, complete or diverged."""
+        self._require_possible()
         recipe, device = self.recipe, choose_device(self.engine.device)
         precision = choose_precision(recipe.precision, device)
         material = open_material(recipe.source, vocab=self.spec.vocab, tokens=recipe.tokens)
@@ -82,12 +84,36 @@ class Attempt:
             found = material.held_out(model, recipe, precision)
             if not self.cheap_first:
                 self.seen |= asdict(self._speeds(model, precision))
+            if recipe.measure_int8:
+                found |= self._int8(model, precision)
             self.seen |= found | {"outcome": Outcome.COMPLETE, "error": None}
         self.seen = self.team.from_first(self.seen)
 
+    def _require_possible(self) -> None:
+        """Raise ValueError for a recipe that this model or this engine cannot follow."""
+        compiled = self.engine.compile
+        require(
+            self.recipe.activation == 0 or compiled is Compile.OFF,
+            f"compile={compiled} must be off with activation={self.recipe.activation:g}: what is "
+            "compiled does not see the hooks that the activation loss is taken by",
+        )
+        require(
+            not self.recipe.measure_int8 or cost.param_parts(self.spec).experts > 0,
+            "measure_int8=True needs a model with experts, and this one has none",
+        )
+
+    def _int8(self, model: HybridLM, precision: Precision) -> dict[str, Any]:
+        """Return the columns of bytes and speed with experts in 8 bits."""
+        smaller = with_int8_experts(model)
+        return {
+            "int8_decode_ms": self._speeds(smaller, precision).decode_ms,
+            "expert_bytes": expert_bytes(model),
+            "int8_expert_bytes": expert_bytes(smaller),
+        }
+
     def _estimate(self, precision: Precision, device: torch.device) -> int | None:
         """Return the bytes that training takes in one process; None where no formula tells."""
-        if self.engine.parallel is Parallel.FSDP:
+        if self.engine.parallel is Parallel.FSDP or self.recipe.activation > 0:
             return None
         return cost.training_bytes(
             self.spec,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from statistics import mean
 from typing import Any, Protocol
 
+from hybrid.int8 import with_int8_experts
 from hybrid.model import HybridLM
 from sweeps.trial.data import batches, synthetic
 from sweeps.trial.data.batches import Batch
@@ -53,9 +54,11 @@ class TextMaterial:
         return batches.train_batch(self.tokens, seed=seed, step=step, batch=batch, length=length)
 
     def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
-        def losses(split: Split, length: int | None = None) -> dict[str, HeldOut]:
+        def losses(
+            split: Split, length: int | None = None, of: HybridLM = model
+        ) -> dict[str, HeldOut]:
             return {
-                domain: held_out_loss(model, self.tokens, domain, recipe, precision, split, length)
+                domain: held_out_loss(of, self.tokens, domain, recipe, precision, split, length)
                 for domain in self.tokens.domains
             }
 
@@ -64,10 +67,12 @@ class TextMaterial:
         last = Split.TEST if recipe.measure_test else Split.VALID
         test = losses(Split.TEST) if recipe.measure_test else None
         longer = {length: _bits(losses(last, length)) for length in recipe.lengths}
+        int8 = losses(last, of=with_int8_experts(model)) if recipe.measure_int8 else None
         return {
             "valid_bits_per_byte": _bits(valid),
             "test_bits_per_byte": test and _bits(test),
             "length_bits_per_byte": {n: mean(x.values()) for n, x in longer.items()} or None,
+            "int8_bits_per_byte": int8 and _bits(int8),
             "activation_max": inside or None,
             "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
         }

@@ -37,12 +37,14 @@ class Recipe:
     weight_decay: float = 0.1  # on matrices; never on norms, A, D and biases
     clip_norm: float = 1.0
     balance: float = 0.001  # weight of the load-balancing loss; Jamba's released configuration
+    activation: float = 0.0  # weight of the activation loss (sweeps/trial/outputs.py); 0: none
     precision: Precision = Precision.AUTO
     seed: int = 0  # of the initial weights and of the order of the data
     valid_tokens: int = 65_536  # at most, for each domain
     contexts: tuple[int, ...] = (1024,)  # tokens read before prefill and decode are timed
     lengths: tuple[int, ...] = ()  # of windows in which held-out loss is taken besides `tokens`
     measure_test: bool = False  # the test split too, at the end: for what nothing more is chosen by
+    measure_int8: bool = False  # the trained model again, with its experts in 8 bits; text alone
 
     def __post_init__(self):
         require_positive(
@@ -58,7 +60,7 @@ class Recipe:
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, f"Recipe: {name}={value!r} must be above 0")
-        for name in ("warmup", "final_lr", "weight_decay", "balance"):
+        for name in ("warmup", "final_lr", "weight_decay", "balance", "activation"):
             value = getattr(self, name)
             require(value >= 0, f"Recipe: {name}={value!r} must be 0 or more")
         for name in ("warmup", "final_lr"):
@@ -68,10 +70,9 @@ class Recipe:
             type(self.seed) is int and self.seed >= 0,
             f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
         )
-        require(
-            type(self.measure_test) is bool,
-            f"Recipe: measure_test={self.measure_test!r} must be True or False",
-        )
+        for name in ("measure_test", "measure_int8"):
+            value = getattr(self, name)
+            require(type(value) is bool, f"Recipe: {name}={value!r} must be True or False")
         require(
             isinstance(self.precision, Precision),
             f"Recipe: precision={self.precision!r} must be one of {', '.join(map(str, Precision))}",
@@ -79,4 +80,8 @@ class Recipe:
         require(
             not (self.lengths and isinstance(self.source, Synthetic)),
             f"Recipe: lengths={self.lengths!r} are for text; the probes of tasks have their own",
+        )
+        require(
+            not (self.measure_int8 and isinstance(self.source, Synthetic)),
+            "Recipe: measure_int8=True is for text; of tasks nothing is measured in 8 bits",
         )

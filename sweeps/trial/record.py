@@ -132,8 +132,9 @@ class Record:
         optional=True,
     )
     activation_max: dict[str, float] | None = column(
-        "largest absolute value over held-out tokens and Mamba-1 layers: dt before its bias and "
-        "softplus, b, c, and the scan's gated output",
+        "largest absolute value over held-out tokens: over all layers, `output`, which is what a "
+        "mixer or feed-forward adds to the residual stream; over Mamba-1 layers, dt before its "
+        "bias and softplus, b, c, and the scan's gated output",
         optional=True,
     )
     task_accuracy: dict[str, float] | None = column(
@@ -171,6 +172,23 @@ class Record:
     cache_bytes: dict[int, int] | None = column(
         "held by the cache at batch 1, by tokens read", "bytes", optional=True
     )
+    int8_bits_per_byte: dict[str, float] | None = column(
+        "held-out loss of each domain with the experts' weights in 8 bits, only where the recipe "
+        "asks for it: of the test split where the recipe asks for that, else of the valid split",
+        "bits/byte",
+        optional=True,
+    )
+    int8_decode_ms: dict[int, float] | None = column(
+        "the same as decode_ms with the experts' weights in 8 bits", "ms", optional=True
+    )
+    expert_bytes: int | None = column(
+        "held by the weights of the experts, where they are measured in 8 bits too",
+        "bytes",
+        optional=True,
+    )
+    int8_expert_bytes: int | None = column(
+        "the same in 8 bits, scales included", "bytes", optional=True
+    )
 
     def __post_init__(self):
         complete = self.outcome is Outcome.COMPLETE
@@ -199,6 +217,11 @@ CHANGES = (
         added=("length_bits_per_byte", "activation_max", "grad_norm_max"),
     ),
     Change(version=8, commit="bbfbb1d", added=("task_accuracy", "test_task_accuracy")),
+    Change(
+        version=10,
+        commit="5c3d33f",
+        added=("int8_bits_per_byte", "int8_decode_ms", "expert_bytes", "int8_expert_bytes"),
+    ),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from hybrid.layers.moe import balance_loss
 from hybrid.model import HybridLM
 from sweeps.trial.device import autocast
+from sweeps.trial.outputs import with_mean_square, without_square
 from sweeps.trial.parallel import ALONE, Team, whole
 from sweeps.trial.recipe import Precision, Recipe
 
@@ -49,7 +50,8 @@ def train(
     """
     model.train()
     device = model.embed.weight.device
-    loss = team.loss(model)
+    alone = team.loss(model)
+    loss = with_mean_square(alone, model) if recipe.activation > 0 else without_square(alone)
     for step in range(first_step, recipe.steps):
         start = time.perf_counter()
         ids_BT, targets_BT = (team.part(x).to(device) for x in batch(step))
@@ -57,9 +59,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         with autocast(precision, device):
-            nats, routings = loss(ids_BT, targets_BT)
+            nats, routings, square = loss(ids_BT, targets_BT)
         balance = balance_loss(team.with_common_loads(routings))
-        (nats + recipe.balance * balance.to(device)).backward()
+        (nats + recipe.balance * balance.to(device) + recipe.activation * square).backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

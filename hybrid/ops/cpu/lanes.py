@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
 INTS = ir.VectorType(ir.IntType(32), LANES)
 SHORTS = ir.VectorType(ir.IntType(16), LANES)
+BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
 def _share(entry, threads, jobs, pieces, *rest):
@@ -138,12 +139,15 @@ def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic
 def load(typing: Any, array: Any, start: Any) -> Any:
-    """Return the elements start to start + 15, bfloat16 or not, as float32."""
+    """Return the elements start to start + 15 as float32: of float32, bfloat16 or int8."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _element(context, builder, sig.args[0], *args)
         if sig.args[0].dtype == types.float32:
             return builder.load(builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
+        if sig.args[0].dtype == types.int8:
+            whole = builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1)
+            return builder.sitofp(builder.sext(whole, INTS), FLOATS)
         shorts = builder.load(builder.bitcast(pointer, SHORTS.as_pointer()), align=2)
         bits = builder.shl(builder.zext(shorts, INTS), INTS([16] * LANES))
         return builder.bitcast(bits, FLOATS)

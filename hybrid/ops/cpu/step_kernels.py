@@ -3,9 +3,10 @@
 Where a sequence advances by one token, every product is a matrix times a vector, bound by reading
 the matrix, and most time of the ordinary path goes into calling its many operations. Here each
 sub-layer is one call. Vectors are float32 and end in whole lanes, filled with zeros; matrices are
-(rows, whole lanes), float32 or bfloat16 as int16; activations are rounded to bfloat16 nowhere, so
-that this path is at least as exact as the ordinary one. `x` (B, D) is the residual stream, added to
-in place. Nothing here checks its arguments: `hybrid/steps.py` makes them.
+(rows, whole lanes), float32, bfloat16 as int16, or int8 with a scale for each row; activations are
+rounded to bfloat16 nowhere, so that this path is at least as exact as the ordinary one. `x` (B, D)
+is the residual stream, added to in place. Nothing here checks its arguments: `hybrid/steps.py`
+makes them.
 """
 
 # mypy: disable-error-code="call-arg, var-annotated"
@@ -97,9 +98,20 @@ def mlp_step(x, norm, eps, gate_up, down):
         add_times(down, gated(z_up, F), x, b, D)
 
 
+@njit(nogil=True)
+def scale_rows(y, count, scales, first):
+    """Multiply `count` elements of y by those of `scales` from `first` on, where there are any."""
+    if len(scales):
+        for i in range(count):
+            y[i] *= scales[first + i]
+
+
 @kernel
-def moe_step(x, norm, eps, router, gate_up, down, top_k, renormalise):
-    """Add the chosen experts; matrices are those of all experts, one below the other."""
+def moe_step(x, norm, eps, router, gate_up, gate_up_scales, down, down_scales, top_k, renormalise):
+    """Add the chosen experts; matrices are those of all experts, one below the other.
+
+    Matrices of whole numbers in int8 have a scale for each row, others none.
+    """
     B, D = x.shape
     X = router.shape[0]
     F = gate_up.shape[0] // X // 2
@@ -113,7 +125,9 @@ def moe_step(x, norm, eps, router, gate_up, down, top_k, renormalise):
         whole = score[chosen].sum() if renormalise else ONE
         for expert in chosen:
             times(gate_up, expert * 2 * F, 2 * F, v, 0, z_up)
+            scale_rows(z_up, 2 * F, gate_up_scales, expert * 2 * F)
             times(down, expert * D, D, gated(z_up, F), 0, out)
+            scale_rows(out, D, down_scales, expert * D)
             for i in range(D):
                 x[b, i] += score[expert] / whole * out[i]
 
