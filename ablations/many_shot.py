@@ -12,9 +12,10 @@ from ablations.finding import Claim, Finding, Matters
 from ablations.icl_format import COMPARISON, SHOTS, length
 from ablations.published import FIGURE_5
 from ablations.ratio import ATTENTION, THREE
-from ablations.tasks import POINTS
+from ablations.tasks import POINTS, trained_on
 from ablations.verdict import Part
 from sweeps.trial.data.synthetic.few_shot import FREE
+from sweeps.trial.data.tasks import FewShot
 
 BEHIND = 5.0  # points that the hybrid may be behind attention
 CLAIM = Claim(
@@ -33,8 +34,7 @@ CLAIM = Claim(
 
 
 def classes_of(found: pd.DataFrame) -> list[int]:
-    source = rows.recipe_of(found["recipe"].iloc[0]).source
-    return sorted(task.classes for task in source.tasks)
+    return sorted(task.classes for task in trained_on(found, FewShot))
 
 
 def shares(found: pd.DataFrame, classes: int, shots: int) -> pd.DataFrame:

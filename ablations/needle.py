@@ -50,10 +50,11 @@ def model(arm: str) -> shapes.Model:
 
 def size(scale: str) -> Size:
     tokens = TOKENS[scale]
-    shape = SHAPES[scale]
-    layers = {} if shape.l == 8 else {"l": 8, "blocks": 1, "steps": shape.steps * 4 // 3}
+    shape = replace(SHAPES[scale], tokens=tokens, contexts=(tokens,))
+    if shape.l < 8:  # as everywhere but at the published size
+        shape = replace(shape, l=8, blocks=1, steps=shape.steps * 4 // 3)
     return Size(
-        shape=replace(shape, tokens=tokens, contexts=(tokens,), **layers),
+        shape=shape,
         tasks=tuple(Needle(needles=n) for n in NEEDLES),
         probes=tuple(
             Probe(task=Needle(needles=max(NEEDLES), depth=depth), length=int(times * tokens))

@@ -118,8 +118,12 @@ COMPARISON = Comparison(sweep=TABLES, rates=RATES)
 
 def most_pairs(found: pd.DataFrame) -> str:
     """Return the words that name the probe with the most pairs."""
-    recipe = rows.recipe_of(of_tables(found)["recipe"].iloc[0])
-    return f"pairs {max(task.pairs for task in recipe.source.tasks)}"
+    return f"pairs {max(counts_of(found))}"
+
+
+def counts_of(found: pd.DataFrame) -> list[int]:
+    """Return the numbers of pairs in tables, the fewest first."""
+    return sorted(task.pairs for task in tasks.trained_on(of_tables(found), Mqar))
 
 
 def of_tables(found: pd.DataFrame) -> pd.DataFrame:
@@ -151,9 +155,7 @@ def parts(found: pd.DataFrame) -> tuple[Part, ...]:
 
 def remarks(found: pd.DataFrame) -> tuple[str, ...]:
     """Show the right answers of every arm, means over seeds, from the fewest to the most pairs."""
-    counts = sorted(
-        task.pairs for task in rows.recipe_of(of_tables(found)["recipe"].iloc[0]).source.tasks
-    )
+    counts = counts_of(found)
     by_pairs = {
         n: rows.accuracies(of_tables(found), rows.TEST_TASKS, f"pairs {n}").mean() for n in counts
     }

@@ -6,8 +6,11 @@ vocabulary, so that a mixer that can look things up learns to within the steps i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from ablations import figures, shapes
+import pandas as pd
+
+from ablations import figures, rows, shapes
 from ablations.finding import SEEDS, Matters
 from ablations.ratio import SCALES
 from ablations.tuned import MARGIN
@@ -58,6 +61,8 @@ SHAPES: dict[str, Scale] = {
     "paper": SCALES["paper"],
 }
 
+Kind = TypeVar("Kind")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -102,3 +107,10 @@ def sweep(
         matched=MATCHED,
         figure=figures.losses,
     )
+
+
+def trained_on(found: pd.DataFrame, kind: type[Kind]) -> list[Kind]:
+    """Return the tasks of `kind` that the first of these rows was trained on, in turn."""
+    source = rows.recipe_of(found["recipe"].iloc[0]).source
+    assert isinstance(source, Synthetic)
+    return [task for task in source.tasks if isinstance(task, kind)]
