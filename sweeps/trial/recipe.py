@@ -43,6 +43,7 @@ class Recipe:
     contexts: tuple[int, ...] = (1024,)  # tokens read before prefill and decode are timed
     lengths: tuple[int, ...] = ()  # of windows in which held-out loss is taken besides `tokens`
     measure_test: bool = False  # the test split too, at the end: for what nothing more is chosen by
+    measure_heads: bool = False  # what each attention head does, and what its removal costs
 
     def __post_init__(self):
         require_positive(
@@ -68,10 +69,9 @@ class Recipe:
             type(self.seed) is int and self.seed >= 0,
             f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
         )
-        require(
-            type(self.measure_test) is bool,
-            f"Recipe: measure_test={self.measure_test!r} must be True or False",
-        )
+        for name in ("measure_test", "measure_heads"):
+            value = getattr(self, name)
+            require(type(value) is bool, f"Recipe: {name}={value!r} must be True or False")
         require(
             isinstance(self.precision, Precision),
             f"Recipe: precision={self.precision!r} must be one of {', '.join(map(str, Precision))}",
@@ -79,4 +79,9 @@ class Recipe:
         require(
             not (self.lengths and isinstance(self.source, Synthetic)),
             f"Recipe: lengths={self.lengths!r} are for text; the probes of tasks have their own",
+        )
+        require(
+            isinstance(self.source, Synthetic) or not self.measure_heads,
+            f"Recipe: measure_heads={self.measure_heads!r} is for tasks: what the removal of heads "
+            "costs is counted in right answers",
         )
