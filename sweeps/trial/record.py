@@ -220,7 +220,7 @@ CHANGES = (
     Change(version=8, commit="8ce4034", added=("task_accuracy", "test_task_accuracy")),
     Change(
         version=9,
-        commit="0000000",
+        commit="3085fde",
         added=("head_prefix_matching", "head_copying", "heads_removed_accuracy"),
     ),
 )
