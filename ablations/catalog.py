@@ -12,6 +12,7 @@ from ablations import (
     balance,
     cache_memory,
     dt_init,
+    induction_heads,
     inner_norm,
     mamba2,
     max_context,
@@ -42,6 +43,7 @@ FINDINGS: tuple[Finding, ...] = (
     positions.FINDING,
     mamba2.FINDING,
     balance.FINDING,
+    induction_heads.FINDING,
 )
 
 

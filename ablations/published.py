@@ -104,6 +104,12 @@ FIGURE_3B = _source(
     "128K",
     {"Jamba over Mixtral": (3,)},
 )
+FIGURE_8 = _source(
+    "Figure 8",
+    "induction heads of the hybrid, in attention layers 4, 12 and 20; how found is not stated",
+    "heads layers",
+    {"Jamba": (12, 3)},
+)
 FIGURE_9 = Source(
     name="Figure 9", setting="loss spikes of Mamba without inner norms, above 1.3B", rows={}
 )
@@ -132,6 +138,7 @@ SOURCES = (
     TABLE_8,
     FIGURE_2,
     FIGURE_3B,
+    FIGURE_8,
     FIGURE_9,
     RELEASED,
     FIGURE_1_OF_1_5,

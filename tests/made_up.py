@@ -9,6 +9,7 @@ import pandas as pd
 from ablations import rows
 from ablations.finding import Finding
 from hybrid import codec, cost
+from hybrid.spec import Attention
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.inside import INSIDE
@@ -82,6 +83,7 @@ def _measured(point: Point, around) -> dict[str, Any]:
         quality = {rows.VALID: loss, rows.TEST: loss}
     return {
         **{f"{name}.{key}": x for name, found in quality.items() for key, x in found.items()},
+        **_heads(point, around),
         **{f"{rows.LENGTH}.{n}": around(2.5) for n in point.recipe.lengths},
         **{f"{rows.INSIDE}.{name}": around(10.0) for name in INSIDE},
         "grad_norm_max": around(1.0),
@@ -90,4 +92,20 @@ def _measured(point: Point, around) -> dict[str, Any]:
         **{f"cache_bytes.{c}": around(1e6 * c) for c in contexts},
         **{f"prefill_tokens_per_s.{c}": around(1e4) for c in contexts},
         **{f"decode_ms.{c}": around(1.0) for c in contexts},
+    }
+
+
+def _heads(point: Point, around) -> dict[str, float]:
+    if not point.recipe.measure_heads:
+        return {}
+    names = [
+        f"layer {i} head {place}"
+        for i, layer in enumerate(point.spec.layers)
+        if isinstance(layer.mixer, Attention)
+        for place in range(layer.mixer.heads)
+    ]
+    return {
+        **{f"head_prefix_matching.{name}": around(0.1) for name in names},
+        **{f"head_copying.{name}": around(0.5) for name in names},
+        **{f"heads_removed_accuracy.{name}": around(0.6) for name in ("none", "top", "random")},
     }
