@@ -209,5 +209,5 @@ FINDING = Finding(
     parts=parts,
     imagine=imagine,
     remarks=remarks,
-    fixed_by="0" * 40,
+    fixed_by="eb8428fdd6681cd287189b7bbfcaa949c52be26d",
 )
