@@ -10,6 +10,7 @@ holds it is undecided.
 - `no_difference`, it is not: reproduced if the 90% interval lies within -d..d; refuted if the 95%
   interval lies outside.
 - `at_most`, an error keeps to d: reproduced if the 95% interval lies below d; refuted if above.
+- `at_least`, a score reaches d: the same, the other way round.
 
 So `better` calls an effect reproduced when its sign is sure and its size is, at the best guess, one
 that matters; and refuted when it is surely smaller than what matters, whether or not it is 0. An
@@ -86,6 +87,15 @@ def at_most(values: Sequence[float], *, bound: float) -> Evidence:
 
     def weigh(sample: "_Sample") -> tuple[float, float]:
         return 2 * sample.p_below(bound), 2 * sample.p_above(bound)
+
+    return _evidence(values, weigh, LEVEL, "Student's t over {n} seeds")
+
+
+def at_least(values: Sequence[float], *, bound: float) -> Evidence:
+    """Return the evidence that the mean of `values`, one a seed, is above `bound`; see `better`."""
+
+    def weigh(sample: "_Sample") -> tuple[float, float]:
+        return 2 * sample.p_above(bound), 2 * sample.p_below(bound)
 
     return _evidence(values, weigh, LEVEL, "Student's t over {n} seeds")
 

@@ -118,6 +118,33 @@ def speeds(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     return figure
 
 
+def heads(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
+    """Return prefix matching by layer, a point for each head and seed; beside it, what is answered
+    with all heads, without the best quarter, and without as many others, a line for each seed.
+    """
+    whole = pd.concat(by_arm(trials, arms))
+    prefix, removed = "head_prefix_matching", "heads_removed_accuracy"
+    names = results.keys(whole, prefix)
+    layers = list(dict.fromkeys(name.partition(" head ")[0] for name in names))
+    left = results.keys(whole, removed)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        scores, answers = figure.subplots(1, 2)
+        for name in names:
+            values = whole[f"{prefix}.{name}"]
+            place = layers.index(name.partition(" head ")[0])
+            scores.plot([place] * len(values), values, "o", color=COLOURS[0], ms=4, alpha=0.4)
+        scores.set_xticks(range(len(layers)), layers)
+        scores.set_ylabel("prefix matching, share of attention")
+        scores.set_ylim(bottom=0)
+        table = whole[[f"{removed}.{name}" for name in left]]
+        answers.plot(range(len(left)), table.T, color=COLOURS[0], marker="o", ms=4, alpha=0.5)
+        answers.set_xticks(range(len(left)), left)
+        answers.set_xlabel("heads removed")
+        answers.set_ylabel("right answers, share")
+    return figure
+
+
 def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     """Return speed and cache of each arm by context: small marks are seeds, lines medians."""
     columns = {

@@ -122,6 +122,12 @@ FIGURE_5 = Source(
     setting="the released model and Mixtral, 50 to 150 labels, a curve for each data set",
     rows={},
 )
+FIGURE_8 = _source(
+    "Figure 8",
+    "induction heads of the hybrid, in attention layers 4, 12 and 20; how found is not stated",
+    "heads layers",
+    {"Jamba": (12, 3)},
+)
 FIGURE_9 = Source(
     name="Figure 9", setting="loss spikes of Mamba without inner norms, above 1.3B", rows={}
 )
@@ -182,6 +188,7 @@ SOURCES = (
     FIGURE_3B,
     FIGURE_4,
     FIGURE_5,
+    FIGURE_8,
     FIGURE_9,
     RELEASED,
     FIGURE_1_OF_1_5,

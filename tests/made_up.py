@@ -10,6 +10,7 @@ from ablations import rows
 from ablations.finding import Finding
 from hybrid import codec, cost
 from hybrid.cost import Weights
+from hybrid.spec import Attention
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.data.synthetic import few_shot
@@ -86,6 +87,7 @@ def _measured(point: Point, around) -> dict[str, Any]:
         quality = {rows.VALID: loss, rows.TEST: loss}
     return {
         **{f"{name}.{key}": x for name, found in quality.items() for key, x in found.items()},
+        **_heads(point, around),
         **{f"{rows.LENGTH}.{n}": around(2.5) for n in point.recipe.lengths},
         **{f"{rows.INSIDE}.{name}": around(10.0) for name in (*INSIDE, OUTPUT)},
         "grad_norm_max": around(1.0),
@@ -113,3 +115,19 @@ def _scores(probe: Probe) -> list[str]:
     if isinstance(probe.task, FewShot):
         return [f"{probe.name} {score}" for score in few_shot.SCORES]
     return [probe.name]
+
+
+def _heads(point: Point, around) -> dict[str, float]:
+    if not point.recipe.measure_heads:
+        return {}
+    names = [
+        f"layer {i} head {place}"
+        for i, layer in enumerate(point.spec.layers)
+        if isinstance(layer.mixer, Attention)
+        for place in range(layer.mixer.heads)
+    ]
+    return {
+        **{f"head_prefix_matching.{name}": around(0.1) for name in names},
+        **{f"head_copying.{name}": around(0.5) for name in names},
+        **{f"heads_removed_accuracy.{name}": around(0.6) for name in ("none", "top", "random")},
+    }

@@ -12,6 +12,7 @@ from ablations import trend
 from ablations.evidence import (
     Evidence,
     as_factor,
+    at_least,
     at_most,
     better,
     counted,
@@ -138,6 +139,10 @@ def test_a_rule_holds_exactly_where_its_interval_says_so():
         low, high, _ = kept.interval
         assert (part(kept).outcome is Outcome.REPRODUCED) == (high < D)
         assert (part(kept).outcome is Outcome.REFUTED) == (low > D)
+        reached = at_least(list(sample), bound=D)
+        assert reached.interval == kept.interval
+        assert (part(reached).outcome is Outcome.REPRODUCED) == (low > D)
+        assert (part(reached).outcome is Outcome.REFUTED) == (high < D)
 
 
 def test_the_interval_is_scipys():

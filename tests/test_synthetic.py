@@ -38,6 +38,7 @@ from sweeps.trial.data.synthetic.kind import UNSCORED, distinct
 from sweeps.trial.data.tasks import (
     MQAR_HARDER,
     MQAR_PUBLISHED,
+    Cycle,
     FewShot,
     Induction,
     Mqar,
@@ -62,6 +63,7 @@ TASKS: dict[str, tuple[Task, int]] = {  # each kind, and the least length it can
     "mqar": (Mqar(pairs=3), 12),
     "selective copy": (SelectiveCopy(symbols=3), 6),
     "induction": (Induction(), 3),
+    "cycle": (Cycle(longest=3), 4),
     "needle": (Needle(needles=3), 11),
     "needle at a depth": (Needle(needles=3, depth=0.5), 11),
     "one needle": (Needle(needles=1, depth=1.0), 3),

@@ -30,15 +30,20 @@ def visible(T: int, S: int, window: int | None, device: torch.device) -> Tensor:
     return seen_TS if window is None else seen_TS & (distance_TS < window)
 
 
-def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -> Tensor:
-    """Return causal grouped-query attention, (B, T, H, P); scores are scaled by 1/sqrt(P)."""
+def attention_weights(q_BTHP: Tensor, k_BSKP: Tensor, window: int | None) -> Tensor:
+    """Return what each query head looks at, (B, H, T, S): at least float32, over S of sum 1."""
     T, H, P = q_BTHP.shape[1:]
     S, K = k_BSKP.shape[1:3]
     k_BSHP = wide(k_BSKP).repeat_interleave(H // K, dim=2)
-    v_BSHP = wide(v_BSKP).repeat_interleave(H // K, dim=2)
     score_BHTS = torch.einsum("bthp,bshp->bhts", wide(q_BTHP), k_BSHP) / P**0.5
     hidden_TS = ~visible(T, S, window, q_BTHP.device)
-    weight_BHTS = score_BHTS.masked_fill(hidden_TS, float("-inf")).softmax(dim=-1)
+    return score_BHTS.masked_fill(hidden_TS, float("-inf")).softmax(dim=-1)
+
+
+def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -> Tensor:
+    """Return causal grouped-query attention, (B, T, H, P); scores are scaled by 1/sqrt(P)."""
+    weight_BHTS = attention_weights(q_BTHP, k_BSKP, window)
+    v_BSHP = wide(v_BSKP).repeat_interleave(q_BTHP.shape[2] // v_BSKP.shape[2], dim=2)
     return torch.einsum("bhts,bshp->bthp", weight_BHTS, v_BSHP).to(q_BTHP.dtype)
 
 

@@ -18,6 +18,7 @@ from sweeps.trial.data.batches import Batch
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, Synthetic, TextFile
 from sweeps.trial.data.streams import Tokens, open_tokens
+from sweeps.trial.heads import head_columns
 from sweeps.trial.inside import largest_inside
 from sweeps.trial.measure import HeldOut, Loads, held_out_loss, task_scores
 from sweeps.trial.recipe import Precision, Recipe
@@ -109,11 +110,19 @@ class TaskMaterial:
             for probe in probes
             if recipe.measure_test
         ]
+        last = Split.TEST if recipe.measure_test else Split.VALID
+
+        def accuracy() -> float:
+            found = [task_scores(model, probe, recipe, precision, last) for probe in probes]
+            return mean(share for scored in found for share in scored.shares.values())
+
+        heads = head_columns(model, recipe, precision, accuracy) if recipe.measure_heads else {}
         return {
             "task_accuracy": {key: x for found in valid for key, x in found.shares.items()},
             "test_task_accuracy": {k: x for found in test for k, x in found.shares.items()} or None,
             "activation_max": inside or None,
             "expert_load": _mean_loads([found.loads for found in valid]) or None,
+            **heads,
         }
 
 

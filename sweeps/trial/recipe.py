@@ -45,6 +45,7 @@ class Recipe:
     lengths: tuple[int, ...] = ()  # of windows in which held-out loss is taken besides `tokens`
     measure_test: bool = False  # the test split too, at the end: for what nothing more is chosen by
     measure_int8: bool = False  # the trained model again, with its experts in 8 bits; text alone
+    measure_heads: bool = False  # what each attention head does, and what its removal costs
 
     def __post_init__(self):
         require_positive(
@@ -70,7 +71,7 @@ class Recipe:
             type(self.seed) is int and self.seed >= 0,
             f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
         )
-        for name in ("measure_test", "measure_int8"):
+        for name in ("measure_test", "measure_int8", "measure_heads"):
             value = getattr(self, name)
             require(type(value) is bool, f"Recipe: {name}={value!r} must be True or False")
         require(
@@ -84,4 +85,9 @@ class Recipe:
         require(
             not (self.measure_int8 and isinstance(self.source, Synthetic)),
             "Recipe: measure_int8=True is for text; of tasks nothing is measured in 8 bits",
+        )
+        require(
+            isinstance(self.source, Synthetic) or not self.measure_heads,
+            f"Recipe: measure_heads={self.measure_heads!r} is for tasks: what the removal of heads "
+            "costs is counted in right answers",
         )

@@ -149,6 +149,25 @@ class Record:
         "share",
         optional=True,
     )
+    head_prefix_matching: dict[str, float] | None = column(
+        "of each attention head, where the recipe asks for it: attention to the token after the "
+        "present one's first coming, mean over the second half of random tokens that come twice",
+        "share",
+        optional=True,
+    )
+    head_copying: dict[str, float] | None = column(
+        "of each attention head: how much it raises the logits of the tokens that it looks at, of "
+        "how much it raises those of all tokens of the sequence; the sequences are the same",
+        "share",
+        optional=True,
+    )
+    heads_removed_accuracy: dict[str, float] | None = column(
+        "right answers, mean over probes, with no head removed (`none`), without the quarter of "
+        "heads that match prefixes best (`top`), and without as many others (`random`, mean over "
+        "draws); of the test split where the recipe asks for it, else of the valid split",
+        "share",
+        optional=True,
+    )
     expert_load: list[list[float]] | None = column(
         "for each router, choices of each expert per held-out token", "choices/token", optional=True
     )
@@ -217,6 +236,11 @@ CHANGES = (
         added=("length_bits_per_byte", "activation_max", "grad_norm_max"),
     ),
     Change(version=8, commit="bbfbb1d", added=("task_accuracy", "test_task_accuracy")),
+    Change(
+        version=9,
+        commit="3085fde",
+        added=("head_prefix_matching", "head_copying", "heads_removed_accuracy"),
+    ),
     Change(
         version=10,
         commit="5c3d33f",

@@ -60,6 +60,16 @@ class Induction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """Random tokens, at most `longest`, that come again and again; any may follow any other."""
+
+    longest: int
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "longest")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Needle:
     """Keys with values in a haystack; every key is asked for at the end.
 
@@ -107,7 +117,7 @@ class FewShot:
         _require_at_least(self, 2, "classes", "synonyms")
 
 
-Task = Recall | Xor | Mqar | SelectiveCopy | Induction | Needle | Phonebook | FewShot
+Task = Recall | Xor | Mqar | SelectiveCopy | Induction | Cycle | Needle | Phonebook | FewShot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.synthetic import (
+    cycle,
     few_shot,
     induction,
     mqar,
@@ -27,6 +28,7 @@ from sweeps.trial.data.synthetic import (
 )
 from sweeps.trial.data.synthetic.kind import UNSCORED, Kind
 from sweeps.trial.data.tasks import (
+    Cycle,
     FewShot,
     Induction,
     Mqar,
@@ -45,6 +47,7 @@ KINDS: dict[type, Kind] = {
     Mqar: mqar.KIND,
     SelectiveCopy: selective_copy.KIND,
     Induction: induction.KIND,
+    Cycle: cycle.KIND,
     Needle: needle.KIND,
     Phonebook: phonebook.KIND,
     FewShot: few_shot.KIND,
