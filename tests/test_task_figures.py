@@ -104,9 +104,9 @@ def test_removal_has_a_line_for_each_seed_and_the_mean():
 
 
 def test_attention_names_every_token():
-    weights = pd.DataFrame(np.eye(3), index=list("aba"), columns=list("aba"))
+    weights = pd.DataFrame(np.eye(3), index=list("abc"), columns=list("abc"))
     axes = heads.attention(weights, "layer 4 head 0").axes[0]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "a"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c"]
     assert np.array_equal(axes.images[0].get_array(), np.eye(3))
 
 
