@@ -18,7 +18,7 @@ from ablations.__main__ import app as ablations
 from hybrid.__main__ import app as hybrid
 from sweeps.__main__ import app as sweeps
 
-UsageError = typer.BadParameter.__base__  # that of the click which typer brings
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of the click that typer brings
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HISTORY = "log.md"  # what was run, by the code of then
@@ -64,7 +64,7 @@ def test_a_command_that_is_shown_is_understood(name: str, rest: str) -> None:
     try:
         parse(name, shlex.split(rest))
     except UsageError as error:
-        pytest.fail(f"{COMMANDS[name, rest]}: python -m {name} {rest}: {error.format_message()}")
+        pytest.fail(f"{COMMANDS[name, rest]}: python -m {name} {rest}: {error}")
 
 
 @pytest.mark.parametrize("rest", ["tabel ratio", "table ratio --marckdown", "table"])
