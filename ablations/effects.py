@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, WIDE, label, spread_labels
+from sweeps.show.figures import COLOURS, STYLE, WIDE, label, look, spread_labels
 from sweeps.show.statistics import interval
 
 GREY = "#666666"
@@ -61,7 +61,7 @@ def by_tokens(gained: pd.DataFrame, *, matters: float) -> Figure:
         axes.axhspan(-matters, matters, color=GREY, alpha=0.15, lw=0)
         axes.axhline(0, color="black", lw=0.8)
         for index, (other, rows) in enumerate(gained.groupby("over", sort=False)):
-            colour, marker = COLOURS[index], MARKERS[index]
+            colour, marker = look(index)
             means = rows.groupby("tokens")["gain"].agg(interval)
             axes.plot(rows["tokens"], rows["gain"], marker, color=colour, ms=4, alpha=0.4, mew=0)
             half = [x.half for x in means]

@@ -3,27 +3,50 @@
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sweeps import results
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, WIDE, label, spread_labels
+from sweeps.show.figures import (
+    AVERAGED,
+    COLOURS,
+    MIB,
+    STYLE,
+    WIDE,
+    label,
+    look,
+    rate_axis,
+    spell_out,
+    spread_labels,
+    values_axis,
+)
+from sweeps.show.statistics import interval
 from sweeps.show.table import by_arm
+
+BESIDE = 0.12  # from the lines of seeds to their mean, in steps of the axis
 
 
 def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return the mean of what was held out, a line for each seed: pairs are parallel."""
+    """Return the mean of what was held out, a line for each seed: pairs are parallel.
+
+    Black is the mean over seeds with its 95% interval, which for paired arms says less than pairs.
+    """
     whole, unit = _with_mean(trials, arms)
     table = whole.pivot_table(index="arm", columns="seed", values="mean", sort=False)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6, 4), layout="constrained")
+        figure = Figure(figsize=(max(6, 1 + 0.8 * len(table)), 4), layout="constrained")
         axes = figure.subplots()
         for index, seed in enumerate(table):
-            colour = COLOURS[index % len(COLOURS)]
-            axes.plot(range(len(table)), table[seed], color=colour, marker="o", ms=4)
+            colour, marker = look(index)
+            axes.plot(range(len(table)), table[seed], color=colour, marker=marker, ms=4, lw=1)
             label(axes, f"seed {seed}", (len(table) - 1, table[seed].iloc[-1]), colour)
+        means = [interval(table.loc[arm]) for arm in table.index]
+        y, half = [m.mean for m in means], np.nan_to_num([m.half for m in means])
+        beside = np.arange(len(table)) - BESIDE
+        axes.errorbar(beside, y, half, color="black", fmt="_", ms=10, capsize=3, lw=1.2)
         axes.set_xticks(range(len(table)), list(table.index), rotation=30, ha="right")
-        axes.set_ylabel(f"{unit}, mean")
+        axes.set_ylabel(f"{unit}\nblack: mean and 95% interval")
         spread_labels(figure)
     return figure
 
@@ -31,7 +54,7 @@ def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
 def rates(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     """Return the mean of what was held out against the learning rate of each arm."""
     whole, unit = _with_mean(trials, arms)
-    return by_rate(whole, arms, {"mean": f"{unit}, mean"})
+    return by_rate(whole, arms, {"mean": unit})
 
 
 def by_rate(trials: pd.DataFrame, arms: tuple[str, ...], columns: Mapping[str, str]) -> Figure:
@@ -47,16 +70,16 @@ def by_rate(trials: pd.DataFrame, arms: tuple[str, ...], columns: Mapping[str, s
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (column, unit) in zip(panels, columns.items(), strict=True):
             for index, (name, group) in enumerate(named.groupby("base", sort=False)):
-                colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                colour, marker = look(index)
                 middle = group.groupby("lr")[column].median()
                 if len(group) > len(middle):  # several seeds
                     axes.plot(group["lr"], group[column], marker, color=colour, ms=3, alpha=0.4)
                 axes.plot(middle.index, middle, color=colour, marker=marker, ms=4)
                 label(axes, str(name), (middle.index[-1], middle.iloc[-1]), colour)
-            axes.set_xscale("log")
+            rate_axis(axes, named["lr"])
             if named[column].max() > WIDE * named[column].min() > 0:
                 axes.set_yscale("log")
-            axes.set_xlabel("highest learning rate")
+                spell_out(axes.yaxis)
             axes.set_ylabel(unit)
         spread_labels(figure)
     return figure
@@ -74,6 +97,7 @@ def pairs(trials: pd.DataFrame, arms: tuple[str, str], columns: Mapping[str, str
             axes.plot(places[-2:], table.T, color=COLOURS[0], marker="o", ms=4, alpha=0.5)
             axes.plot(places[-2:], table.median(), "_", color="black", ms=18, mew=2)
         axes.set_yscale("log")
+        spell_out(axes.yaxis)
         axes.set_ylabel("largest absolute value")
         axes.set_xticks(places, [*arms] * len(columns), rotation=45, ha="right")
         names = axes.secondary_xaxis("top")
@@ -98,6 +122,7 @@ def over_steps(curves: pd.DataFrame, arms: tuple[str, ...], column: str, unit: s
             axes.plot(table.index, middle, color=COLOURS[index], lw=1.6)
             label(axes, arm, (middle.index[-1], middle.iloc[-1]), COLOURS[index])
         axes.set_yscale("log")
+        spell_out(axes.yaxis)
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         spread_labels(figure)
@@ -148,24 +173,28 @@ def heads(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
 def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     """Return speed and cache of each arm by context: small marks are seeds, lines medians."""
     columns = {
-        "prefill_tokens_per_s": "prefill tokens/s",
-        "decode_ms": "ms for a decoded token",
-        "cache_bytes": "bytes of cache",
+        "prefill_tokens_per_s": ("prefill tokens/s", 1.0),
+        "decode_ms": ("ms for a decoded token", 1.0),
+        "cache_bytes": ("cache, MiB", 1 / MIB),
     }
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4), layout="constrained")
-        for axes, (column, unit) in zip(figure.subplots(1, 3), columns.items(), strict=True):
+        for axes, (column, (unit, scale)) in zip(
+            figure.subplots(1, 3), columns.items(), strict=True
+        ):
             for index, group in enumerate(by_arm(trials, arms)):
                 contexts = sorted(map(int, results.keys(group, column)))
-                middle = [group[f"{column}.{context}"].median() for context in contexts]
-                colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+                middle = [scale * group[f"{column}.{context}"].median() for context in contexts]
+                colour, marker = look(index)
                 for context in contexts:
-                    seeds = group[f"{column}.{context}"]
+                    seeds = scale * group[f"{column}.{context}"]
                     axes.plot([context] * len(seeds), seeds, marker, color=colour, ms=3, alpha=0.4)
                 axes.plot(contexts, middle, color=colour, marker=marker, ms=5)
                 label(axes, group["arm"].iloc[0], (contexts[-1], middle[-1]), colour)
             axes.set_xscale("log", base=2)
+            values_axis(axes.xaxis, contexts)
             axes.set_yscale("log")
+            spell_out(axes.yaxis)
             axes.set_xlabel("tokens before")
             axes.set_ylabel(unit)
         spread_labels(figure)
@@ -177,4 +206,5 @@ def _with_mean(trials: pd.DataFrame, arms: tuple[str, ...]) -> tuple[pd.DataFram
     whole = pd.concat(by_arm(trials, arms))
     column, unit = results.held_out(whole)
     measured = [f"{column}.{key}" for key in results.keys(whole, column)]
-    return whole.assign(mean=whole[measured].mean(axis=1)), unit
+    averaged = f"{unit},\n{AVERAGED[column]}" if column else unit
+    return whole.assign(mean=whole[measured].mean(axis=1)), averaged

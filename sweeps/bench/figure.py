@@ -21,7 +21,7 @@ from sweeps.bench import limits, profile, record
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.record import Row, Status
 from sweeps.bench.setting import Phase
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.figures import STYLE, label, look, spell_out, spread_labels
 
 # Equal in all rows, or their points are not comparable.
 ALIKE = ["machine", "threads", "precision", "width", "depth", "vocab"]
@@ -130,12 +130,13 @@ def _draw(axes: Axes, panel: Panel, rows: pd.DataFrame, ratios: Sequence[str]) -
         line = rows[rows["ratio"] == ratio].sort_values("x")
         if not len(line):
             continue
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = look(index)
         axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
         axes.plot(line["x"], line["middle"], color=colour, marker=marker, ms=4)
         label(axes, ratio, (line["x"].iloc[-1], line["middle"].iloc[-1]), colour)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    spell_out(axes.yaxis)
     places = sorted(rows["x"].unique())
     axes.set_xticks(places, [_short(place) for place in places])
     axes.set_xlabel(panel.x_label)

@@ -18,7 +18,7 @@ from hybrid.flops import forward_flops
 from hybrid.memory import KV_BYTES, longest_context
 from hybrid.roofline import read_bytes
 from hybrid.spec import ModelSpec
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.figures import COLOURS, STYLE, label, look, spell_out, spread_labels
 
 Specs = Mapping[str, ModelSpec]
 BLUE, RED, GREEN, PINK, SKY, ORANGE = COLOURS
@@ -190,7 +190,7 @@ def growth(table: pd.DataFrame, paper: pd.DataFrame, x_label: str, y_label: str)
         axes = figure.subplots()
         for index, model in enumerate(table):
             line = table[model].dropna()
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            colour, marker = look(index)
             axes.plot(line.index, line, color=colour, marker=marker, ms=4)
             label(axes, str(model), (line.index[-1], line.iloc[-1]), colour)
             theirs = paper[paper["model"] == model]
@@ -200,6 +200,7 @@ def growth(table: pd.DataFrame, paper: pd.DataFrame, x_label: str, y_label: str)
         axes.set_xticks(list(table.index), [f"{x:,}" for x in table.index])
         axes.minorticks_off()
         axes.set_yscale("log")
+        spell_out(axes.yaxis)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(frameon=False)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from sweeps.plans import pareto
 from sweeps.results import keys
-from sweeps.show.figures import COLOURS, MARKERS, MIB, STYLE
+from sweeps.show.figures import MIB, STYLE, label, look, spell_out, spread_labels
 from sweeps.show.statistics import interval
 from sweeps.show.table import by_arm
 
@@ -70,25 +70,27 @@ def figure(points: pd.DataFrame) -> Figure:
             axes.set_title(f"after {context:,} tokens")
             axes.set_xscale("log")
             axes.margins(x=0.25, y=0.1)
+            spell_out(axes.xaxis, steps=(1.0, 3.0))
             axes.set_xlabel("decoded tokens/s, batch 1")
         panels[0].set_ylabel("validation bits per byte,\nmean over domains, 95% interval")
+        spread_labels(drawn)
     return drawn
 
 
 def _point(axes: Axes, row: pd.Series, index: int) -> None:
-    colour = COLOURS[index % len(COLOURS)]
+    colour, marker = look(index)
     x, y = row["decode_tokens_per_s"], row["bits_per_byte"]
     axes.errorbar(
         x,
         y,
         row["half"],
         color=colour,
-        marker=MARKERS[index % len(MARKERS)],
+        marker=marker,
         mfc=colour if row["on_front"] else "white",
         ms=7,
         capsize=3,
     )
-    axes.annotate(row["arm"], (x, y), (7, 5), textcoords="offset points", color=colour, fontsize=9)
+    label(axes, row["arm"], (x, y), colour)
 
 
 def _loss(rows: pd.DataFrame) -> dict[str, float]:

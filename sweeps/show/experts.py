@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hybrid.laws import moe_cost
-from sweeps.show.figures import COLOURS, MARKERS, MIB, STYLE
+from sweeps.show.figures import COLOURS, MARKERS, MIB, STYLE, look, spell_out, values_axis
 
 GREY = "#666666"
 
@@ -52,7 +52,7 @@ def _strips(axes: Axes, rows: pd.DataFrame) -> None:
     for index, seed in enumerate(seeds):
         mine = rows[rows["seed"] == seed]
         places = mine["router"] + 0.14 * (index - (len(seeds) - 1) / 2)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = look(index)
         axes.plot(places, mine["share"], marker, color=colour, ms=4, alpha=0.8, mew=0)
     axes.axhline(1, color="black", lw=0.8)
     routers = sorted(set(rows["router"]))
@@ -94,7 +94,9 @@ def against(settings: pd.DataFrame, formulas: tuple[str, ...], measured: str) ->
             ends = np.array([settings[formula].min(), settings[formula].max()])
             axes.plot(ends, ends * np.exp((logs.min() + logs.max()) / 2), color=GREY, ls="--", lw=1)
             axes.set_xscale("log", base=2)
+            values_axis(axes.xaxis, settings[formula])
             axes.set_yscale("log")
+            spell_out(axes.yaxis)
             axes.set_xlabel(f"{formula}, no unit")
         panels[0].set_ylabel(measured)
         panels[0].legend(frameon=False, title="every e-th layer")

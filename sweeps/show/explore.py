@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sweeps.results import complete, keys
-from sweeps.show.figures import COLOURS, MARKERS, STYLE, label, spread_labels
+from sweeps.show.figures import COLOURS, STYLE, label, look, spread_labels
 from sweeps.show.statistics import interval
 
 LOSS = "valid_bits_per_byte"
@@ -63,7 +63,7 @@ def against(trials: pd.DataFrame, *, x: str, y: str, log_x: bool = False) -> Fig
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
         for index, (arm, rows) in enumerate(complete(trials).groupby("arm", sort=False)):
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            colour, marker = look(index)
             axes.plot(rows[x], rows[y], marker, color=colour, ms=5, alpha=0.6, mew=0)
             last = rows.sort_values(x).iloc[-1]
             label(axes, str(arm), (last[x], last[y]), colour)

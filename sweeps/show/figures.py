@@ -1,6 +1,7 @@
 """Figures of a sweep: each a function of a DataFrame, saved as PNG and SVG."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, NullLocator
 
 from sweeps.results import held_out, keys
 from sweeps.show.statistics import interval
@@ -19,7 +22,13 @@ from sweeps.show.table import by_arm
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MIB = 2**20
+AVERAGED = {"valid_bits_per_byte": "mean over domains", "task_accuracy": "mean over probes"}
 WIDE = 20  # largest over smallest value from which on an axis is logarithmic
+STEPS = (1.0, 2.0, 5.0)  # ticks in a decade of a logarithmic axis
+CLOSE = 1e3  # of such an axis, largest over smallest, up to which all of these are written
+READABLE = 1e4  # the same, up to which powers of ten are written out
+LINES = 3  # side by side
+ASIDE = 0.09  # from a line to its neighbour, in steps of the axis: intervals stand side by side
 LABEL_POINTS = 10.0  # from one label to the next
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -55,8 +64,10 @@ def ratio(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
         _line(memory, groups, "train_peak_bytes", "training peak", 5, 1 / MIB)
         memory.set_title("Memory: cache at batch 1, and peak while training")
         memory.set_yscale("log")
+        spell_out(memory.yaxis)
         for axes in (prefill, decode):
             axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:,g}")
         for axes in (loss, prefill, decode, memory):
             _ratio_axis(axes, groups)
         figure.suptitle(_title(groups), x=0.01, ha="left", fontsize=9)
@@ -81,12 +92,11 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
         axes = figure.subplots()
         for index, (name, group) in enumerate(rows.groupby("ratio", sort=False)):
             line = group.sort_values("lr")
-            colour, marker = COLOURS[index], MARKERS[index]
+            colour, marker = look(index)
             axes.plot(line["lr"], line["loss"], color=colour, marker=marker, ms=4)
             label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
-        axes.set_xscale("log")
-        axes.set_xlabel("highest learning rate")
-        axes.set_ylabel(f"{unit}, mean")
+        rate_axis(axes, rows["lr"])
+        axes.set_ylabel(f"{unit},\n{AVERAGED[column]}")
         axes.set_title("Learning rate by attention:Mamba ratio, one seed")
         spread_labels(figure)
     return figure
@@ -121,7 +131,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _lines(axes: Axes, groups: list[pd.DataFrame], column: str, unit: str, name, scale=1.0) -> None:
-    """Draw one line for each key of a mapped column, each labelled at its right end."""
+    """Draw one line for each key of a mapped column, each labelled at its right end.
+
+    Lines stand a little beside each other, so that no interval hides another.
+    """
     for index, key in enumerate(keys(pd.concat(groups), column)):
         _line(axes, groups, f"{column}.{key}", name(key), index, scale)
     axes.set_ylabel(unit)
@@ -130,15 +143,21 @@ def _lines(axes: Axes, groups: list[pd.DataFrame], column: str, unit: str, name,
 def _line(
     axes: Axes, groups: list[pd.DataFrame], column: str, name: str, index: int, scale: float
 ) -> None:
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    x = np.arange(len(groups))
+    colour, marker = look(index)
+    x = np.arange(len(groups)) + ASIDE * (index % LINES - 1)
     means = [interval(scale * rows[column]) for rows in groups]
     for place, rows in enumerate(groups):
-        seeds = np.full(len(rows), place) + np.linspace(-0.06, 0.06, len(rows))
-        axes.plot(seeds, scale * rows[column], marker, color=colour, ms=3, alpha=0.5, mew=0)
+        seeds = np.full(len(rows), x[place] + ASIDE / 3)
+        axes.plot(seeds, scale * rows[column], marker, color=colour, ms=4, alpha=0.45, mew=0)
     y, half = [m.mean for m in means], [np.nan_to_num(m.half) for m in means]
     axes.errorbar(x, y, half, color=colour, lw=1.5, capsize=3, marker=marker, ms=5)
-    label(axes, name, (x[-1], y[-1]), colour)
+    label(axes, name, (len(groups) - 1 + ASIDE, y[-1]), colour)
+
+
+def look(index: int) -> tuple[str, str]:
+    """Return the colour and marker of the line at `index`; both together come once in 36."""
+    turn, place = divmod(index, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
@@ -152,6 +171,32 @@ def label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> Non
         va="center",
         fontsize=8,
     )
+
+
+def spell_out(axis: Axis, steps: tuple[float, ...] = STEPS) -> None:
+    """Write the ticks of a logarithmic axis as numbers, 0.2 and not 2 x 10^-1, where it is short.
+
+    Call it when everything is drawn. An axis over many decades keeps its powers of ten.
+    """
+    low, high = axis.get_view_interval()
+    if high / low <= READABLE:
+        axis.set_major_locator(LogLocator(subs=steps if high / low <= CLOSE else STEPS[:1]))
+        axis.set_major_formatter("{x:,.10g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def values_axis(axis: Axis, values: Iterable[float]) -> None:
+    """Write a tick at each of a few measured values, and nowhere else."""
+    ticks = sorted(set(values))
+    axis.set_ticks(ticks, [f"{tick:,.10g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def rate_axis(axes: Axes, rates: Iterable[float]) -> None:
+    """Let the x axis be that of learning rates: logarithmic, with a tick at each that was tried."""
+    axes.set_xscale("log")
+    values_axis(axes.xaxis, rates)
+    axes.set_xlabel("highest learning rate")
 
 
 def spread_labels(figure: Figure) -> None:
