@@ -130,11 +130,15 @@ def of_tables(found: pd.DataFrame) -> pd.DataFrame:
     return found[found["sweep"] == TABLES.name]
 
 
+def of_book(found: pd.DataFrame) -> pd.DataFrame:
+    return found[found["sweep"] == PHONEBOOK.name]
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     most = most_pairs(found)
     on_most = rows.accuracies(of_tables(found), rows.TEST_TASKS, most)
     on_all = rows.accuracies(of_tables(found), rows.TEST_TASKS)
-    in_book = rows.accuracies(found[found["sweep"] == PHONEBOOK.name], rows.TEST_TASKS)
+    in_book = rows.accuracies(of_book(found), rows.TEST_TASKS)
     smallest, largest = (with_state(n) for n in (min(STATES), max(STATES)))
 
     def part(name: str, shares: pd.DataFrame, arm: str, other: str) -> Part:
@@ -154,16 +158,19 @@ def parts(found: pd.DataFrame) -> tuple[Part, ...]:
 
 
 def remarks(found: pd.DataFrame) -> tuple[str, ...]:
-    """Show the right answers of every arm, means over seeds, from the fewest to the most pairs."""
+    """Show the right answers of every arm, means over seeds, in tables and in the phonebook."""
     counts = counts_of(found)
     by_pairs = {
         n: rows.accuracies(of_tables(found), rows.TEST_TASKS, f"pairs {n}").mean() for n in counts
     }
-    return tuple(
+    in_tables = tuple(
         f"{arm}: " + ", ".join(f"{100 * by_pairs[n][arm]:.0f}%" for n in counts) + " right with "
         f"{', '.join(map(str, counts))} pairs"
         for arm in MODELS
     )
+    in_book = rows.accuracies(of_book(found), rows.TEST_TASKS).mean()
+    shown = ", ".join(f"{arm} {100 * in_book[arm]:.0f}%" for arm in PHONEBOOK.arms)
+    return (*in_tables, f"right in the phonebook: {shown}")
 
 
 def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
