@@ -1,7 +1,7 @@
 """What findings on tasks with a known answer share: sizes, recipes and sweeps.
 
 Shares of right answers are compared in percentage points. A model here has few layers and a small
-vocabulary, so that a mixer that can look things up learns to within the steps it has.
+vocabulary, so that looking up can be learned in a few hundred steps, by some of them.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ POINTS = "points of accuracy"
 TEN_POINTS = Matters(
     value=10.0,
     unit=POINTS,
-    why="what a user of the model would notice; far above what a hundred thousand draws waver by",
+    why="what a user of the model would notice; far above what the draws of a probe waver by",
 )
 LIKE = "1:3"  # the arm that the others are as large as
 MATCHED = f"total parameters, within 1% of {LIKE}, by the width of the MLPs"

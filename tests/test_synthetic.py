@@ -476,4 +476,6 @@ def test_another_task_is_not_of_the_design():
 def test_the_figures_of_a_finding_show_accuracy():
     figure = losses(rows_of(SWEEP), ARMS)
     said = " ".join(figure.axes[0].get_ylabel().split())
-    assert said.startswith("right answers of held-out draws, share, mean over probes")
+    assert said == (
+        "right answers of held-out draws, share, mean over probes black: mean and 95% interval"
+    )
