@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from hybrid.jamba import jamba
 from hybrid.spec import Attention, MoE
-from sweeps import __main__ as cli
-from sweeps import results
+from sweeps import cli, results
 from sweeps.sweep import Point
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
