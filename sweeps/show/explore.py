@@ -66,7 +66,7 @@ def against(trials: pd.DataFrame, *, x: str, y: str, log_x: bool = False) -> Fig
             colour, marker = look(index)
             axes.plot(rows[x], rows[y], marker, color=colour, ms=5, alpha=0.6, mew=0)
             last = rows.sort_values(x).iloc[-1]
-            label(axes, str(arm), (last[x], last[y]), colour)
+            label(axes, str(arm), (last[x], last[y]), colour, marker)
         axes.set_xscale("log" if log_x else "linear")
         axes.margins(x=0.12)
         axes.set_xlabel(x)
