@@ -1,6 +1,7 @@
 """Jambas small enough to hold against transformers', and what the two are compared by."""
 
 from dataclasses import replace
+from itertools import cycle, product
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +38,16 @@ def tiny(
     )
 
 
+# Every ratio with every mixture, and among those each number of heads and each tying with either.
 GRID = {
     f"{ratio[0]}:{ratio[1]}-{name}-{kv_heads}kv-{'tied' if tied else 'untied'}": tiny(
-        ratio, moe=moe, kv_heads=kv_heads, tied=tied
+        ratio, moe=MIXTURES[name], kv_heads=kv_heads, tied=tied
     )
-    for ratio in [(1, 0), (1, 3), (1, 7)]
-    for name, moe in MIXTURES.items()
-    for kv_heads in [4, 2]
-    for tied in [False, True]
+    for (ratio, name), kv_heads, tied in zip(
+        product([(1, 0), (1, 3), (1, 7)], MIXTURES),
+        cycle([4, 2]),
+        cycle([False, False, True, True]),
+    )
 }
 HYBRID = tiny((1, 3), moe=MIXTURES["top2"])
 OTHERS = {

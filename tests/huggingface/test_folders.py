@@ -137,6 +137,7 @@ save(load(sys.argv[1]), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_only_the_exchange_needs_safetensors_and_nothing_transformers(folder, tmp_path):
     command = [sys.executable, "-c", WITHOUT, str(folder), str(tmp_path / "again")]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
