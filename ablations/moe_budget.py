@@ -26,7 +26,7 @@ from sweeps.trial.recipe import Recipe
 
 LAW_BOUND = 100 * RIGHT_SIZE
 SETTINGS = {f"n{n} K{k} e{e}": (n, k, e) for n in (4, 8, 16) for k in (1, 2) for e in (1, 2)}
-STEPS = {"smoke": 4, "cpu": 20, "gpu": 40, "paper": 40}
+STEPS = {"smoke": 2, "cpu": 20, "gpu": 40, "paper": 40}
 CLAIM = Claim(
     sentence=(
         "What a mixture of experts costs in training time is C(n, K, e) = (n/e) K, up to a factor."

@@ -52,7 +52,7 @@ CLAIM = Claim(
 )
 
 SCALES: dict[str, ratio.Scale] = {
-    "smoke": replace(ratio.SCALES["smoke"], steps=8, contexts=(64,)),
+    "smoke": replace(ratio.SCALES["smoke"], steps=4, valid_tokens=256, contexts=(64,)),
     "cpu": replace(ratio.SCALES["cpu"], contexts=(256,)),
     "gpu": replace(
         ratio.SCALES["gpu"],

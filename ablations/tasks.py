@@ -53,7 +53,7 @@ SMALL = Scale(
 )
 # What differs from task to task are steps, tokens and vocabulary.
 SHAPES: dict[str, Scale] = {
-    "smoke": replace(SMALL, steps=6, batch=4, valid_tokens=512),
+    "smoke": replace(SMALL, steps=3, batch=4, valid_tokens=128),
     "cpu": SMALL,
     "gpu": replace(
         SMALL, vocab=1024, width=128, hidden=256, blocks=2, steps=4000, batch=64, tokens=256
