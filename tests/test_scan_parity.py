@@ -1,6 +1,6 @@
 """The scan against outsiders: mambapy, mamba-ssm's and transformers' formulas, and a closed form.
 
-`tests/test_ops.py` holds every implementation against our own reference; here that reference, and
+`tests/ops` holds every implementation against our own reference; here that reference, and
 the CPU kernels, are held against what others published, forward and gradients, with the dt of real
 models and with dt far outside. Letters are those of `hybrid/__init__.py`.
 """

@@ -24,7 +24,7 @@ from hybrid.ops import ALL, CPU, REFERENCE, Ops, ssd
 from hybrid.spec import Layer
 from hybrid.spec import Mamba2 as Mamba2Spec
 from tests.models import tiny
-from tests.test_ops import Tensors, assert_near, draws, results, strided, truth
+from tests.ops.samples import Tensors, assert_near, draws, results, strided, truth
 
 NAMES = ("u_BTHP", "raw_BTH", "bias_H", "a_H", "b_BTGN", "c_BTGN", "d_H", "h_BHPN")
 ACTIVATIONS = {0, 1, 4, 5}

@@ -1,7 +1,7 @@
 """The seam between layers and kernels: one `Ops` object per implementation.
 
 `reference.py` defines what is correct; every other object may only agree with it
-(`tests/test_ops.py`). Which one runs is an argument of `hybrid.model.build`, never a global.
+(`tests/ops`). Which one runs is an argument of `hybrid.model.build`, never a global.
 """
 
 from collections.abc import Callable, Sequence
