@@ -138,3 +138,27 @@ def test_a_thick_line_is_the_median_of_seeds_at_each_step():
     (axes,) = figures.over_steps(rows.assign(arm="a"), ("a",), "x", "unit").axes
     thick = [list(line.get_ydata()) for line in axes.lines if line.get_linewidth() > 1]
     assert thick == [[3, 4]]
+
+
+def test_a_line_of_training_is_the_completed_attempt_alone():
+    trials = pd.DataFrame(
+        {
+            "run_id": ["r", "r"],
+            "attempt": [0, 1],
+            "arm": "a",
+            "seed": 0,
+            "outcome": ["crashed", "complete"],
+        }
+    )
+    steps = pd.DataFrame(
+        {
+            "run_id": "r",
+            "attempt": [0] * 6 + [1] * 40,
+            "step": [*range(1, 7), *range(1, 41)],
+            "tokens": [*range(1, 7), *range(1, 41)],
+            "nats_per_token": [9.0] * 6 + [4.0] * 40,
+        }
+    )
+    (line,) = explore.training(steps, trials).axes[0].lines
+    assert len(line.get_ydata()) == 40
+    assert set(line.get_ydata()[~np.isnan(line.get_ydata())]) == {4.0}

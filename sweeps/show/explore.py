@@ -82,7 +82,7 @@ def training(curves: pd.DataFrame, trials: pd.DataFrame) -> Figure:
         axes = figure.subplots()
         for index, (arm, rows) in enumerate(complete(trials).groupby("arm", sort=False)):
             colour = COLOURS[index % len(COLOURS)]
-            mine = curves[curves["run_id"].isin(rows["run_id"])]
+            mine = curves.merge(rows[["run_id", "attempt"]], on=["run_id", "attempt"])
             for _, run in mine.groupby("run_id"):
                 smooth = run.sort_values("step")["nats_per_token"].rolling(SMOOTH).mean()
                 axes.plot(run.sort_values("step")["tokens"], smooth, color=colour, lw=1, alpha=0.8)
