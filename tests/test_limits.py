@@ -270,7 +270,8 @@ def files(monkeypatch, tmp_path) -> list[Path]:
 
 
 def labels(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts if isinstance(text, Annotation)]
+    """Return the names of lines, without the marker that stands before each."""
+    return [text.get_text()[2:] for text in axes.texts if isinstance(text, Annotation)]
 
 
 def test_the_figure_has_a_line_and_a_label_for_each_ratio(files, tmp_path):
