@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,12 +73,20 @@ def test_a_study_goes_on_by_itself_when_room_is_made(disk, caplog):
     assert "is back" in caplog.text
 
 
-def run(source: TextFile, disk: Path) -> subprocess.Popen[str]:
+@contextmanager
+def running(source: TextFile, disk: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the sweep in a process, which does not outlive the block."""
     command = [
         *(sys.executable, "-m", "sweeps", "run", FILE, "--scale", SCALE, "--device", "cpu"),
         *("--text", source.path, "--results", str(disk)),
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_steps(disk: Path, worker: subprocess.Popen[str], steps: int) -> None:
@@ -102,13 +111,10 @@ def assert_complete_once(made: Job) -> None:
 @pytest.mark.slow
 def test_a_worker_on_a_full_disk_ends_with_one_sentence_and_its_command_goes_on(disk, source):
     made = replace(job(disk, source, scale=SCALE), folder=str(disk / "tiny-tale"))
-    worker = run(source, disk)
-    try:
+    with running(source, disk) as worker:
         wait_for_steps(disk, worker, 3)
         fill(disk, leave_bytes=0)
         said, _ = worker.communicate(timeout=SECONDS)
-    finally:
-        worker.kill()
     assert worker.returncode == 2, said
     (sentence,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert f"cannot be written into {made.records}: " in sentence
@@ -117,7 +123,7 @@ def test_a_worker_on_a_full_disk_ends_with_one_sentence_and_its_command_goes_on(
     assert records.read(made.records) == []
     assert [path for kind in ("trials", "curves") for path in disk.rglob(f"{kind}/*")] == []
     make_room(disk)
-    again = run(source, disk)
-    said, _ = again.communicate(timeout=SECONDS)
+    with running(source, disk) as again:
+        said, _ = again.communicate(timeout=SECONDS)
     assert again.returncode == 0, said
     assert_complete_once(made)
