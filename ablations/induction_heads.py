@@ -68,9 +68,7 @@ class Scale:
 # Two attention layers on a CPU, of eight layers: the least in which "every one" says something.
 SIZES = {
     "smoke": Scale(
-        shape=replace(
-            ratio.SCALES["smoke"], vocab=64, tokens=32, valid_tokens=128, contexts=(32,)
-        ),
+        shape=replace(ratio.SCALES["smoke"], vocab=64, tokens=32, valid_tokens=128, contexts=(32,)),
         ratio="1:3",
         longest=(4, 8),
     ),
