@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SCALE ?= cpu
-# As in sweeps/workers/process.py, for the tests.
+# As in sweeps/workers/server.py, for the tests.
 export GOMP_SPINCOUNT ?= 3000
 
 .PHONY: demo test check lint services docs notebooks clean chaos

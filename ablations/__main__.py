@@ -67,6 +67,20 @@ def judge(name: Name, scale: Scale = "cpu", results_folder: Results = results.LO
 
 @app.command()
 @plain_errors
+def plot(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOCAL) -> None:
+    """Draw the figures of a finding's sweeps that have records, as PNG and SVG beside them."""
+    # Here, since the list and the judge need no Optuna.
+    from sweeps.show.report import figures_of
+
+    finding = catalog.find(name)
+    seen = catalog.load(finding, scale, results_folder)
+    for sweep in seen["sweep"].unique():
+        for path in figures_of(finding.sweeps(scale)[sweep], scale, results_folder / sweep):
+            console.print(f"wrote {path}", highlight=False)
+
+
+@app.command()
+@plain_errors
 def report(
     html: Annotated[bool, typer.Option("--html", help="also one page for a browser")] = False,
     to: Annotated[

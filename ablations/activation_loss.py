@@ -18,15 +18,14 @@ from ablations import figures, ratio, rows, shapes
 from ablations.evidence import as_factor, at_most, better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import ACTIVATION_LOSS
-from ablations.ratio import RATES, UNIT
-from ablations.tuned import MARGIN, Comparison, tested
+from ablations.ratio import THREE_RATES, UNIT
+from ablations.tuned import Comparison, tested
 from ablations.verdict import Part
 from hybrid.spec import ModelSpec
 from sweeps import ratio as ratio_sweep
 from sweeps.sweep import Sweep
 from sweeps.trial.inside import OUTPUT
 from sweeps.trial.recipe import Recipe
-from sweeps.tuning import Rates
 
 ARMS = (NONE, USUAL, HIGHEST) = ("no activation loss", "alpha 1e-5", "alpha 1e-3")
 WEIGHTS = {NONE: 0.0, USUAL: 1e-5, HIGHEST: 1e-3}
@@ -110,11 +109,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="activation_loss",
     claim=CLAIM,
-    comparisons=(
-        Comparison(
-            sweep=SWEEP, rates={**RATES, "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN)}
-        ),
-    ),
+    comparisons=(Comparison(sweep=SWEEP, rates=THREE_RATES),),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

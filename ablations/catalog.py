@@ -95,7 +95,7 @@ def load(finding: Finding, scale: str, folder: Path) -> pd.DataFrame:
     Raises NotRun where there are none at all, naming the command that makes them.
     """
     tables = []
-    for name in finding.sweep_names(scale):
+    for name in finding.sweeps(scale):
         try:
             tables.append(results.load(name, folder=folder, scale=scale))
         except LookupError:

@@ -67,7 +67,7 @@ def by_tokens(gained: pd.DataFrame, *, matters: float) -> Figure:
             half = [x.half for x in means]
             y = [x.mean for x in means]
             axes.errorbar(means.index, y, half, color=colour, marker=marker, capsize=3)
-            label(axes, f"over {other}", (means.index[-1], y[-1]), colour)
+            label(axes, f"over {other}", (means.index[-1], y[-1]), colour, marker)
         axes.set_xscale("log", base=2)
         ticks = sorted(set(gained["tokens"]))
         axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])

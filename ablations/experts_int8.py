@@ -16,9 +16,9 @@ from ablations import figures, moe, ratio, rows
 from ablations.evidence import counted, no_difference
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import EXPERTS_INT8
-from ablations.ratio import RATES, UNIT
+from ablations.ratio import THREE_RATES, UNIT
 from ablations.rows import NotRun
-from ablations.tuned import MARGIN, Comparison, tested
+from ablations.tuned import Comparison, tested
 from ablations.verdict import Part
 from hybrid import cost
 from hybrid.cost import Weights
@@ -28,7 +28,6 @@ from sweeps import ratio as ratio_sweep
 from sweeps import results
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
-from sweeps.tuning import Rates
 
 ARM = "two of n"
 INT8, HELD, DECODE = "int8_bits_per_byte", "int8_expert_bytes", "int8_decode_ms"
@@ -136,11 +135,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="experts_int8",
     claim=CLAIM,
-    comparisons=(
-        Comparison(
-            sweep=SWEEP, rates={**RATES, "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN)}
-        ),
-    ),
+    comparisons=(Comparison(sweep=SWEEP, rates=THREE_RATES),),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

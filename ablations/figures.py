@@ -5,10 +5,12 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweeps import results
 from sweeps.show.figures import (
+    ASIDE,
     AVERAGED,
     COLOURS,
     MIB,
@@ -17,6 +19,7 @@ from sweeps.show.figures import (
     label,
     look,
     rate_axis,
+    seeds_said,
     spell_out,
     spread_labels,
     values_axis,
@@ -25,6 +28,7 @@ from sweeps.show.statistics import interval
 from sweeps.show.table import by_arm
 
 BESIDE = 0.12  # from the lines of seeds to their mean, in steps of the axis
+SHORT = 9  # letters of a name that has room below its arm
 
 
 def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
@@ -35,18 +39,16 @@ def losses(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
     whole, unit = _with_mean(trials, arms)
     table = whole.pivot_table(index="arm", columns="seed", values="mean", sort=False)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6, 1 + 0.8 * len(table)), 4), layout="constrained")
+        figure = Figure(figsize=(_wide(table), 4), layout="constrained")
         axes = figure.subplots()
         for index, seed in enumerate(table):
             colour, marker = look(index)
             axes.plot(range(len(table)), table[seed], color=colour, marker=marker, ms=4, lw=1)
-            label(axes, f"seed {seed}", (len(table) - 1, table[seed].iloc[-1]), colour)
-        means = [interval(table.loc[arm]) for arm in table.index]
-        y, half = [m.mean for m in means], np.nan_to_num([m.half for m in means])
-        beside = np.arange(len(table)) - BESIDE
-        axes.errorbar(beside, y, half, color="black", fmt="_", ms=10, capsize=3, lw=1.2)
-        axes.set_xticks(range(len(table)), list(table.index), rotation=30, ha="right")
-        axes.set_ylabel(f"{unit}\nblack: mean and 95% interval")
+            label(axes, f"seed {seed}", (len(table) - 1, table[seed].iloc[-1]), colour, marker)
+        _means(axes, table)
+        _names(axes, table)
+        axes.set_ylabel(unit)
+        _say_means(figure, whole)
         spread_labels(figure)
     return figure
 
@@ -75,12 +77,15 @@ def by_rate(trials: pd.DataFrame, arms: tuple[str, ...], columns: Mapping[str, s
                 if len(group) > len(middle):  # several seeds
                     axes.plot(group["lr"], group[column], marker, color=colour, ms=3, alpha=0.4)
                 axes.plot(middle.index, middle, color=colour, marker=marker, ms=4)
-                label(axes, str(name), (middle.index[-1], middle.iloc[-1]), colour)
+                label(axes, str(name), (middle.index[-1], middle.iloc[-1]), colour, marker)
             rate_axis(axes, named["lr"])
             if named[column].max() > WIDE * named[column].min() > 0:
                 axes.set_yscale("log")
                 spell_out(axes.yaxis)
             axes.set_ylabel(unit)
+        said = seeds_said(whole)
+        lines = said if said.startswith("one") else f"lines: medians; small marks: {said}"
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=9)
         spread_labels(figure)
     return figure
 
@@ -130,16 +135,18 @@ def over_steps(curves: pd.DataFrame, arms: tuple[str, ...], column: str, unit: s
 
 
 def speeds(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return the training speed of each arm, a point for each seed."""
+    """Return the training speed of each arm, a point for each seed beside their mean."""
+    whole = pd.concat(by_arm(trials, arms))
+    table = whole.pivot_table(index="arm", columns="seed", values="train_tokens_per_s", sort=False)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4), layout="constrained")
+        figure = Figure(figsize=(_wide(table), 4), layout="constrained")
         axes = figure.subplots()
-        for index, group in enumerate(by_arm(trials, arms)):
-            speed = group["train_tokens_per_s"]
-            axes.plot([index] * len(speed), speed, "o", color=COLOURS[0], ms=4, alpha=0.7)
-        axes.set_xticks(range(len(arms)), arms, rotation=60, ha="right")
+        axes.plot(range(len(table)), table, "o", color=COLOURS[0], ms=4, alpha=0.7)
+        _means(axes, table)
+        _names(axes, table)
         axes.set_ylabel("training tokens/s")
         axes.set_ylim(bottom=0)
+        _say_means(figure, whole)
     return figure
 
 
@@ -160,45 +167,90 @@ def heads(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             place = layers.index(name.partition(" head ")[0])
             scores.plot([place] * len(values), values, "o", color=COLOURS[0], ms=4, alpha=0.4)
         scores.set_xticks(range(len(layers)), layers)
+        scores.set_xlim(-0.5, len(layers) - 0.5)
         scores.set_ylabel("prefix matching, share of attention")
         scores.set_ylim(bottom=0)
-        table = whole[[f"{removed}.{name}" for name in left]]
-        answers.plot(range(len(left)), table.T, color=COLOURS[0], marker="o", ms=4, alpha=0.5)
-        answers.set_xticks(range(len(left)), left)
+        table = whole[[f"{removed}.{name}" for name in left]].set_axis(left, axis=1).T
+        answers.plot(range(len(left)), table, color=COLOURS[0], marker="o", ms=4, alpha=0.5)
+        _means(answers, table)
+        _names(answers, table)
         answers.set_xlabel("heads removed")
         answers.set_ylabel("right answers, share")
+        _say_means(figure, whole)
     return figure
 
 
 def cost(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
-    """Return speed and cache of each arm by context: small marks are seeds, lines medians."""
+    """Return speed and cache of each arm by context, all at batch 1.
+
+    Small marks are seeds; lines join geometric means with 95% intervals of the logarithm.
+    """
     columns = {
-        "prefill_tokens_per_s": ("prefill tokens/s", 1.0),
-        "decode_ms": ("ms for a decoded token", 1.0),
+        "prefill_tokens_per_s": ("prefill, tokens/s", 1.0),
+        "decode_ms": ("decode, ms per token", 1.0),
         "cache_bytes": ("cache, MiB", 1 / MIB),
     }
+    groups = by_arm(trials, arms)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4), layout="constrained")
         for axes, (column, (unit, scale)) in zip(
             figure.subplots(1, 3), columns.items(), strict=True
         ):
-            for index, group in enumerate(by_arm(trials, arms)):
-                contexts = sorted(map(int, results.keys(group, column)))
-                middle = [scale * group[f"{column}.{context}"].median() for context in contexts]
-                colour, marker = look(index)
-                for context in contexts:
-                    seeds = scale * group[f"{column}.{context}"]
-                    axes.plot([context] * len(seeds), seeds, marker, color=colour, ms=3, alpha=0.4)
-                axes.plot(contexts, middle, color=colour, marker=marker, ms=5)
-                label(axes, group["arm"].iloc[0], (contexts[-1], middle[-1]), colour)
+            contexts = sorted(map(int, results.keys(pd.concat(groups), column)))
+            for index, group in enumerate(groups):
+                seeds = scale * group[[f"{column}.{context}" for context in contexts]]
+                places = np.array(contexts) * 2 ** (ASIDE * (2 * index - len(groups) + 1))
+                _by_context(axes, places, seeds, index, group["arm"].iloc[0])
             axes.set_xscale("log", base=2)
             values_axis(axes.xaxis, contexts)
             axes.set_yscale("log")
             spell_out(axes.yaxis)
             axes.set_xlabel("tokens before")
             axes.set_ylabel(unit)
+        said = seeds_said(pd.concat(groups))
+        title = f"batch 1; geometric mean and 95% interval; small marks: {said}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         spread_labels(figure)
     return figure
+
+
+def _by_context(axes: Axes, places: np.ndarray, seeds: pd.DataFrame, index: int, name: str) -> None:
+    """Draw one arm of a cost: a row of `seeds` for each seed, a column for each context."""
+    colour, marker = look(index)
+    axes.plot(places * 2**ASIDE, seeds.T, marker, color=colour, ms=3, alpha=0.45, mew=0)
+    logs = [interval(np.log(seeds[context])) for context in seeds]
+    middle, factor = np.exp([x.mean for x in logs]), np.exp([x.half for x in logs])
+    error = (middle - middle / factor, middle * factor - middle)
+    axes.errorbar(places, middle, error, color=colour, marker=marker, ms=5, capsize=3, lw=1.4)
+    label(axes, name, (places[-1], middle[-1]), colour, marker)
+
+
+def _wide(table: pd.DataFrame) -> float:
+    """Return the width in inches of a figure with an arm for each row."""
+    return max(6, 1 + 0.8 * len(table))
+
+
+def _means(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw the mean of each row over its seeds with its 95% interval, beside them in black."""
+    means = [interval(table.loc[row]) for row in table.index]
+    y, half = [m.mean for m in means], [m.half for m in means]
+    beside = np.arange(len(table)) - BESIDE
+    axes.errorbar(beside, y, half, color="black", fmt="_", ms=10, capsize=3, lw=1.2)
+
+
+def _names(axes: Axes, table: pd.DataFrame) -> None:
+    """Write the name of each row below it, aslant where one is long."""
+    names = [str(name) for name in table.index]
+    aslant = max(map(len, names)) > SHORT
+    angle, end = (30, "right") if aslant else (0, "center")
+    axes.set_xticks(range(len(names)), names, rotation=angle, ha=end)
+    axes.set_xlim(-3 * BESIDE, len(names) - 1 + BESIDE)
+
+
+def _say_means(figure: Figure, trials: pd.DataFrame) -> None:
+    """Say above the panels what black is, and over how many seeds."""
+    title = f"black: mean and 95% interval; in colour: {seeds_said(trials)}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
 
 
 def _with_mean(trials: pd.DataFrame, arms: tuple[str, ...]) -> tuple[pd.DataFrame, str]:

@@ -71,9 +71,9 @@ class Finding:
         found = (comparison.tuning(scale) for comparison in self.comparisons)
         return {sweep.name: sweep for sweep in found if sweep is not None}
 
-    def sweep_names(self, scale: str) -> tuple[str, ...]:
-        """Return the names of all sweeps whose records the verdict needs."""
-        return (*self.tunings(scale), *(c.sweep.name for c in self.comparisons))
+    def sweeps(self, scale: str) -> dict[str, Sweep]:
+        """Return all sweeps whose records the verdict needs, by name, those that tune first."""
+        return {**self.tunings(scale), **{c.sweep.name: c.sweep for c in self.comparisons}}
 
     def verdict(self, trials: pd.DataFrame, scale: str) -> Verdict:
         """Return what `trials` say at `scale`, not yet corrected for the other findings.

@@ -121,9 +121,7 @@ def _judged(finding: Finding, verdict: Verdict, folder: Path, shown: set[str]) -
 
 def _figures(finding: Finding, scale: str, folder: Path) -> Iterable[Figure]:
     """Find the figures that lie beside the records."""
-    tunings = finding.tunings(scale)
-    sweeps = {**tunings, **{c.sweep.name: c.sweep for c in finding.comparisons}}
-    for name, sweep in sweeps.items():
+    for name, sweep in finding.sweeps(scale).items():
         path = folder / name / f"{name}-{scale}.svg"
         if path.exists():
             data = b64encode(path.read_bytes()).decode()

@@ -15,7 +15,7 @@ from ablations.evidence import at_least, better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import FIGURE_8
 from ablations.rows import NotRun
-from ablations.tuned import MARGIN, Comparison, tested
+from ablations.tuned import Comparison, tested
 from ablations.verdict import Part
 from hybrid.jamba import parse_ratio
 from hybrid.spec import ModelSpec
@@ -25,7 +25,6 @@ from sweeps.sweep import Sweep
 from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.data.tasks import Cycle, Probe
 from sweeps.trial.recipe import Recipe
-from sweeps.tuning import Rates
 
 HYBRID = "hybrid"
 PREFIX, COPYING = "head_prefix_matching", "head_copying"
@@ -100,10 +99,6 @@ SIZES = {
         ratio="1:7",
         longest=(32, 128, 512, 2048),
     ),
-}
-RATES = {
-    **ratio.RATES,
-    "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN),
 }
 
 
@@ -205,7 +200,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="induction_heads",
     claim=CLAIM,
-    comparisons=(Comparison(sweep=SWEEP, rates=RATES),),
+    comparisons=(Comparison(sweep=SWEEP, rates=ratio.THREE_RATES),),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

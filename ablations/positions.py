@@ -14,13 +14,12 @@ from ablations import rows, shapes
 from ablations.evidence import no_difference
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import LOG_PROBS, TABLE_8
-from ablations.ratio import ATTENTION, RATES, SEVEN, UNIT
-from ablations.tuned import MARGIN, Comparison
+from ablations.ratio import ATTENTION, SEVEN, THREE_RATES, UNIT
+from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.spec import Rope
 from sweeps import results
 from sweeps.trial.recipe import Recipe
-from sweeps.tuning import Rates
 
 CLAIM = Claim(
     sentence=(
@@ -108,11 +107,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="positions",
     claim=CLAIM,
-    comparisons=(
-        Comparison(
-            sweep=SWEEP, rates={**RATES, "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN)}
-        ),
-    ),
+    comparisons=(Comparison(sweep=SWEEP, rates=THREE_RATES),),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -93,8 +93,9 @@ RATES: Mapping[str, Rates] = {
     "gpu": Rates(grid=(1e-3, 2e-3, 4e-3, 8e-3), margin=MARGIN),
     "paper": Rates(grid=(1e-4, 2e-4, 4e-4, 8e-4), margin=MARGIN),
 }
-# One rate fewer, for arms that take longer to train.
+# Fewer rates, for arms that take longer to train.
 FOUR_RATES = {**RATES, "cpu": Rates(grid=(1e-3, 2e-3, 4e-3, 8e-3), margin=MARGIN)}
+THREE_RATES = {**RATES, "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN)}
 
 
 def sweep(name: str, share: int, question: str) -> Sweep:

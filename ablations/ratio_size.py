@@ -12,12 +12,11 @@ import pandas as pd
 from ablations import ratio, rows, shapes, trend
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import LOG_PROBS, TABLE_4, TABLE_5
-from ablations.ratio import ATTENTION, MAMBA, PAPER_7B, PAPER_ROWS, RATES, SEVEN, UNIT
-from ablations.tuned import MARGIN, Comparison
+from ablations.ratio import ATTENTION, MAMBA, PAPER_7B, PAPER_ROWS, SEVEN, THREE_RATES, UNIT
+from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.units import count_text
 from sweeps.ratio import Scale
-from sweeps.tuning import Rates
 
 CLAIM = Claim(
     sentence=(
@@ -122,13 +121,7 @@ def imagine(found: pd.DataFrame, holds: bool) -> pd.DataFrame:
 FINDING = Finding(
     name="ratio_size",
     claim=CLAIM,
-    comparisons=tuple(
-        Comparison(
-            sweep=SWEEPS[size],
-            rates={**RATES, "cpu": Rates(grid=(2e-3, 4e-3, 8e-3), margin=MARGIN)},
-        )
-        for size in SIZES
-    ),
+    comparisons=tuple(Comparison(sweep=SWEEPS[size], rates=THREE_RATES) for size in SIZES),
     parts=parts,
     imagine=imagine,
     remarks=remarks,

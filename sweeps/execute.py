@@ -24,7 +24,7 @@ from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.records import Ledger
-from sweeps.workers import jobs, process
+from sweeps.workers import jobs, process, server
 from sweeps.workers.jobs import Job
 from sweeps.workers.launch import launch, visible_gpus
 from sweeps.workers.slurm import submit
@@ -56,7 +56,7 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
 
 def prepare(job: Job, plan: Plan, storage: BaseStorage, console: Console) -> Study:
     """Make or find the study and let wait what is left to do. Text and kernels are made ready."""
-    process.begin_loading()
+    server.begin_loading()
     _open_texts(job, plan, console)
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     jobs.attach(study, job)

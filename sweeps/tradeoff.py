@@ -26,6 +26,7 @@ from sweeps.trial.recipe import Precision, Recipe
 N_TRIALS = {"smoke": 6, "cpu": 24, "gpu": 200}
 MEMORY = {"smoke": "64MiB", "cpu": "192MiB", "gpu": "80GB"}  # of training, by arithmetic
 EXPERT_BUDGET = 16  # n * K, the paper's form of a bound on experts
+WIDTHS = (0.75, 1.0, 1.25)  # of the ratio sweep's; heads stay as many
 RUNGS = (0.25, 0.5)
 # What a finished trial may be worse by and still rule another out before it was trained.
 SLACK = {"bits_per_byte": 0.02}
@@ -34,6 +35,7 @@ MARGIN = 0.1  # nats per token at a rung
 
 def suggest(trial: BaseTrial, scale: str) -> tuple[ModelSpec, Recipe]:
     size = ratio.SCALES[scale]
+    width = int(size.width * trial.suggest_categorical("width", WIDTHS))
     shape = trial.suggest_categorical("ratio", ["1:0", "1:1", "1:3", "1:7", "0:1"])
     a, m = parse_ratio(shape)
     # Where attention stands among the layers of a block, from first (0) to last (1).
@@ -52,7 +54,7 @@ def suggest(trial: BaseTrial, scale: str) -> tuple[ModelSpec, Recipe]:
     def family(hidden: int) -> ModelSpec:
         return jamba(
             vocab=size.vocab,
-            width=size.width,
+            width=width,
             hidden=hidden,
             blocks=size.blocks,
             l=8,

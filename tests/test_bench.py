@@ -22,7 +22,7 @@ from hybrid.jamba import jamba, parse_ratio
 from hybrid.model import HybridLM, build
 from hybrid.ops import REFERENCE, names_for
 from hybrid.spec import Attention, MoE
-from sweeps import __main__ as cli
+from sweeps import cli
 from sweeps.bench import agree, entries, ours, page, peak, phases, profile, record, run, table
 from sweeps.bench.clock import Patience, Task, interleave, ratios, spread, warm_up
 from sweeps.bench.ours import Ours, scan_sizes
@@ -34,7 +34,7 @@ from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
-from sweeps.workers.process import process_context
+from sweeps.workers.server import process_context
 
 PEERS = {
     "transformers": "transformers",

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import logging
-import os
 import random
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Outcome, Record
 from sweeps.trial.run import run
 from sweeps.trial.train import Step
+from tests.disks import fill, make_room, mounted
 from tests.models import SPECS
 
 HERE = Engine(device="cpu")
@@ -189,19 +188,8 @@ def test_what_a_killed_process_half_wrote_is_cleared(recipe, tmp_path):
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of one mebibyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a small disk, and not in every container")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path, leave_bytes: int) -> None:
-    free = os.statvfs(folder)
-    size = free.f_bavail * free.f_frsize - leave_bytes
-    (folder / "filler").write_bytes(b"\0" * size)
+    with mounted(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_run(recipe, small_disk, caplog):
@@ -219,7 +207,7 @@ def test_a_checkpoint_survives_a_disk_that_fills_up_later(recipe, small_disk):
     Seen(recipe, small_disk, cut_at=4)
     fill(small_disk, leave_bytes=4096)
     Seen(recipe, small_disk, cut_at=8)  # can write none: the one after step 4 stays
-    (small_disk / "filler").unlink()
+    make_room(small_disk)
     last = Seen(recipe, small_disk)
     assert_same_run(last, whole)
     assert last.record.resumed_steps == [5]

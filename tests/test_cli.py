@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweeps import __main__ as cli
-from sweeps import docs
+from sweeps import cli, docs
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 from sweeps.workers.jobs import Job
 

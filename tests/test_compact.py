@@ -24,7 +24,7 @@ from sweeps import results
 from sweeps.compact import compact
 from sweeps.trial import parquet, records
 from sweeps.trial.record import Record
-from sweeps.workers.process import process_context
+from sweeps.workers.server import process_context
 from tests.test_record import STEP, complete, failed, settle
 
 RECORD = complete()

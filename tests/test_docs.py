@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from ablations.__main__ import app as ablations
 from hybrid.__main__ import app as hybrid
-from sweeps.__main__ import app as sweeps
+from sweeps.cli import app as sweeps
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of the click that typer brings
 ROOT = Path(__file__).parents[1]

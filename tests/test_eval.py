@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from sweeps import __main__ as cli
-from sweeps import exchange, trained
+from sweeps import cli, exchange, trained
 from sweeps.eval import data, prompts, record
 from sweeps.eval.scoring import Request, Scorer
 from sweeps.eval.suite import JAMBA_PAPER, chosen

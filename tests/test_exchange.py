@@ -8,65 +8,35 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from hybrid.jamba import jamba
-from hybrid.spec import Attention, MoE
-from sweeps import __main__ as cli
-from sweeps import results
-from sweeps.sweep import Point
+from sweeps import cli, results
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import Synthetic
 from sweeps.trial.data.streams import open_tokens
 from sweeps.trial.data.tasks import Probe, Recall
-from sweeps.trial.engine import Engine
-from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.record import Label, Record
-from sweeps.workers.process import run_in_process
+from sweeps.trial.recipe import Recipe
+from sweeps.trial.record import Record
+from tests import trained
 
 transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
 
-SPEC = jamba(
-    vocab=300,
-    width=32,
-    hidden=48,
-    blocks=1,
-    l=4,
-    ratio=(1, 3),
-    attention=Attention(heads=4, kv_heads=2),
-    moe=MoE(hidden=48, n_experts=4, top_k=2),
-)
-
 
 @pytest.fixture
-def trained(source, tmp_path) -> tuple[Record, Recipe, Path]:
+def exported(source, tmp_path) -> tuple[Record, Recipe, Path]:
     """A run that kept its weights, in results/ of its own."""
-    recipe = Recipe(
-        source=source,
-        steps=20,
-        batch=4,
-        tokens=32,
-        lr=3e-3,
-        precision=Precision.FP32,
-        valid_tokens=16_384,
-        contexts=(8,),
-    )
-    point = Point(arm="1:3", seed=0, spec=SPEC, recipe=recipe)
+    recipe = replace(trained.recipe(source, steps=20), valid_tokens=16_384)
     folder = tmp_path / "results"
-    label = Label(sweep="tiny", scale="smoke", arm="1:3")
-    record = run_in_process(
-        point, label, Engine(device="cpu"), folder / "tiny", lambda s: None, keep_weights=True
-    )
-    return record, recipe, folder
+    return trained.run(recipe, folder), recipe, folder
 
 
-def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(trained, tmp_path):
-    record, recipe, folder = trained
+def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(exported, tmp_path):
+    record, recipe, folder = exported
     out = tmp_path / "out"
     command = ["export", record.run_id, str(out), "--results", str(folder)]
     assert CliRunner().invoke(cli.app, command).exit_code == 0
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, use_mamba_kernels=False)
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    tokens = open_tokens(recipe.source, SPEC.vocab)
+    tokens = open_tokens(recipe.source, trained.SPEC.vocab)
     text = "Some of its own words: bafu kelo."
     assert tokenizer(text)["input_ids"] == tokens.tokenizer.encode(text)
     nats = n_bytes = 0.0
@@ -88,8 +58,8 @@ def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(train
     assert measured == pytest.approx(record.valid_bits_per_byte["tale"], rel=1e-5)
 
 
-def test_what_was_exported_is_imported_with_its_loss(trained, tmp_path):
-    record, recipe, folder = trained
+def test_what_was_exported_is_imported_with_its_loss(exported, tmp_path):
+    record, recipe, folder = exported
     out = tmp_path / "out"
     run = CliRunner().invoke
     run(cli.app, ["export", record.run_id, str(out), "--results", str(folder)])
@@ -102,14 +72,10 @@ def test_what_was_exported_is_imported_with_its_loss(trained, tmp_path):
     assert shown == pytest.approx(record.valid_bits_per_byte["tale"], rel=5e-3)
 
 
-def test_a_run_on_tasks_is_exported_without_a_tokenizer(trained, tmp_path):
-    _, recipe, folder = trained
+def test_a_run_on_tasks_is_exported_without_a_tokenizer(exported, tmp_path):
+    _, recipe, folder = exported
     source = Synthetic(tasks=(Recall(),), probes=(Probe(task=Recall(), length=32),))
-    point = Point(arm="t", seed=0, spec=SPEC, recipe=replace(recipe, source=source, steps=1))
-    label, engine = Label(sweep="tiny", scale="smoke", arm="t"), Engine(device="cpu")
-    record = run_in_process(
-        point, label, engine, folder / "tiny", lambda s: None, keep_weights=True
-    )
+    record = trained.run(replace(recipe, source=source, steps=1), folder)
     out = tmp_path / "out"
     command = ["export", record.run_id, str(out), "--results", str(folder)]
     assert CliRunner().invoke(cli.app, command).exit_code == 0
@@ -117,8 +83,8 @@ def test_a_run_on_tasks_is_exported_without_a_tokenizer(trained, tmp_path):
     assert (out / "config.json").exists()
 
 
-def test_an_export_that_cannot_be_says_why(trained, tmp_path):
-    record, _, folder = trained
+def test_an_export_that_cannot_be_says_why(exported, tmp_path):
+    record, _, folder = exported
     run = CliRunner().invoke
     lost = run(cli.app, ["export", "no-such-run", str(tmp_path / "x"), "--results", str(folder)])
     assert lost.exit_code == 2
@@ -133,6 +99,6 @@ def test_an_export_that_cannot_be_says_why(trained, tmp_path):
     assert not (tmp_path / "y").exists()
 
 
-def test_a_run_is_found_by_its_id(trained):
-    record, _, folder = trained
+def test_a_run_is_found_by_its_id(exported):
+    record, _, folder = exported
     assert results.find(record.run_id, folder=folder) == (record, folder / "tiny")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
-from sweeps import docs, ratio, ratio_lr, results
+from sweeps import docs, moe_grid, ratio, ratio_lr, results
 from sweeps.show import figures, table
 from sweeps.show.statistics import interval
 from sweeps.trial.data.sources import PackagedText
@@ -80,6 +80,27 @@ def test_the_ratio_figure_draws_every_seed_and_saves_both_kinds(tmp_path):
     assert all(p.stat().st_size > 10_000 for p in paths)
 
 
+def test_equal_data_gives_equal_files(tmp_path):
+    first, again = (
+        figures.save(figures.ratio(made_up(), ratio.ARMS), tmp_path / name) for name in "ab"
+    )
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+
+
+@pytest.mark.parametrize("colour", [*figures.COLOURS, "white", "black"])
+def test_letters_can_be_read_on_white(colour):
+    written = np.array(figures.ink(colour))
+    light = np.where(written <= 0.04045, written / 12.92, ((written + 0.055) / 1.055) ** 2.4)
+    assert 1.05 / (light @ figures.LUMINANCE + 0.05) >= 4.5  # as WCAG 2 defines contrast
+
+
+def test_one_seed_has_no_interval_and_says_so():
+    trials = made_up(moe_grid.SWEEP).assign(baseline_bytes=0)
+    drawn = figures.moe_grid(trials, moe_grid.SWEEP.arms)
+    assert "one seed, no interval" in drawn.get_suptitle()
+    assert figures.seeds_said(made_up()) == "2 seeds"
+
+
 def test_labels_of_lines_that_meet_do_not_overlap():
     figure = figures.ratio(made_up(), ratio.ARMS)
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -88,6 +109,7 @@ def test_labels_of_lines_that_meet_do_not_overlap():
             text.get_window_extent(renderer) for text in axes.texts if isinstance(text, Annotation)
         ]
         low = sorted((box.y0, box.y1) for box in boxes)
+        assert low[0][0] > axes.get_window_extent(renderer).y0 - 3, "over the ticks"
         for (_, top), (bottom, _) in pairwise(low):
             assert bottom > top - 3
 

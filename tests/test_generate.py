@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 from hybrid import generate
 from hybrid.generate import Choice
 from hybrid.model import build
-from sweeps import __main__ as cli
-from sweeps import exchange, trained
+from sweeps import cli, exchange, trained
 from sweeps.speech import TextStream, speak
 from sweeps.trial.data import tokenizer
 from tests.models import SPECS, VOCAB

@@ -13,7 +13,7 @@ from ablations import catalog, html_report
 from ablations.__main__ import app
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = 2_500_000
+MOST_BYTES = 1_200_000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -24,7 +24,7 @@ from hybrid.cost import training_bytes
 from hybrid.jamba import parse_ratio
 from hybrid.model import build
 from hybrid.spec import ModelSpec
-from sweeps import __main__ as cli
+from sweeps import cli
 from sweeps.bench import figure, limits, limits_table, page, peak, record, weigh
 from sweeps.bench.limits import Bounds, LimitRow
 from sweeps.bench.ours import Ours
@@ -33,7 +33,7 @@ from sweeps.bench.roof import Roof
 from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.bench.weigh import Weighed
 from sweeps.trial.recipe import Precision
-from sweeps.workers import process
+from sweeps.workers import server
 
 ROOT = Path(__file__).parents[1]
 RATIOS = ("1:0", "1:7", "0:1")
@@ -157,7 +157,7 @@ def test_a_process_that_dies_says_how():
 
 
 def test_what_is_measured_in_a_process_has_a_trials_heap_and_threads():
-    assert peak.in_process(os.getenv, "GLIBC_TUNABLES") == process.HEAP
+    assert peak.in_process(os.getenv, "GLIBC_TUNABLES") == server.HEAP
     assert peak.in_process(os.getenv, "GOMP_SPINCOUNT") == os.environ["GOMP_SPINCOUNT"]
 
 
@@ -270,7 +270,8 @@ def files(monkeypatch, tmp_path) -> list[Path]:
 
 
 def labels(axes) -> list[str]:
-    return [text.get_text() for text in axes.texts if isinstance(text, Annotation)]
+    """Return the names of lines, without the marker that stands before each."""
+    return [text.get_text()[2:] for text in axes.texts if isinstance(text, Annotation)]
 
 
 def test_the_figure_has_a_line_and_a_label_for_each_ratio(files, tmp_path):

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from sweeps import __main__ as cli
-from sweeps import trained
+from sweeps import cli, trained
 from sweeps.eval import needle, needle_figure, record
 from sweeps.eval.record import NeedleScore
 from sweeps.eval.scoring import Scored

@@ -95,6 +95,37 @@ def test_a_line_for_each_model_goes_through_its_medians():
     assert axes.get_yscale() == "log"
 
 
+def timed(speeds: dict[str, tuple[float, ...]]) -> pd.DataFrame:
+    """Return a complete trial for each arm and speed, as fast in prefill and decode as it says."""
+    rows = [
+        {"arm": arm, "seed": seed, "outcome": "complete", "train_tokens_per_s": speed}
+        | {f"{column}.256": speed for column in ("prefill_tokens_per_s", "decode_ms")}
+        | {"cache_bytes.256": 2**20}
+        for arm, of_seeds in speeds.items()
+        for seed, speed in enumerate(of_seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_costs_have_a_geometric_mean_with_its_interval_and_every_seed():
+    (prefill, _, cache) = figures.cost(timed({"a": (90.0, 100.0, 1e4 / 90)}), ("a",)).axes
+    drawn = [list(np.ravel(line.get_ydata())) for line in prefill.lines]
+    assert drawn[:3] == [[90], [100], [1e4 / 90]]
+    assert any(np.allclose(y, 100) for y in drawn[3:])
+    (interval,) = prefill.collections
+    low, high = interval.get_segments()[0][:, 1]
+    assert low * high == pytest.approx(100**2)
+    assert any(np.allclose(line.get_ydata(), 1) for line in cache.lines)
+
+
+def test_training_speeds_have_every_seed_and_a_black_mean():
+    (axes,) = figures.speeds(timed({"a": (10.0, 30.0), "b": (5.0, 7.0)}), ("a", "b")).axes
+    drawn = [list(np.ravel(line.get_ydata())) for line in axes.lines]
+    assert [10, 5] in drawn
+    assert [30, 7] in drawn
+    assert [20, 6] in drawn
+
+
 def test_pairs_join_the_arms_of_a_seed():
     rows = pd.DataFrame({"arm": ["a", "a", "b", "b"], "seed": [0, 1, 1, 0], "x": [1, 2, 4, 3]})
     (axes,) = figures.pairs(rows, ("a", "b"), {"x": "name"}).axes
@@ -107,3 +138,27 @@ def test_a_thick_line_is_the_median_of_seeds_at_each_step():
     (axes,) = figures.over_steps(rows.assign(arm="a"), ("a",), "x", "unit").axes
     thick = [list(line.get_ydata()) for line in axes.lines if line.get_linewidth() > 1]
     assert thick == [[3, 4]]
+
+
+def test_a_line_of_training_is_the_completed_attempt_alone():
+    trials = pd.DataFrame(
+        {
+            "run_id": ["r", "r"],
+            "attempt": [0, 1],
+            "arm": "a",
+            "seed": 0,
+            "outcome": ["crashed", "complete"],
+        }
+    )
+    steps = pd.DataFrame(
+        {
+            "run_id": "r",
+            "attempt": [0] * 6 + [1] * 40,
+            "step": [*range(1, 7), *range(1, 41)],
+            "tokens": [*range(1, 7), *range(1, 41)],
+            "nats_per_token": [9.0] * 6 + [4.0] * 40,
+        }
+    )
+    (line,) = explore.training(steps, trials).axes[0].lines
+    assert len(line.get_ydata()) == 40
+    assert set(line.get_ydata()[~np.isnan(line.get_ydata())]) == {4.0}

@@ -32,9 +32,10 @@ from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log
 from sweeps.trial.train import Step
 from sweeps.workers.process import Limits, run_in_process
+from tests.disks import fill, make_room
 from tests.faults import Harm
 from tests.models import SPECS
-from tests.test_checkpoint import fill, small_disk
+from tests.test_checkpoint import small_disk
 
 __all__ = ["small_disk"]  # a fixture
 
@@ -120,6 +121,26 @@ def test_a_server_that_dies_while_a_trial_is_started_is_replaced(tmp_path, sourc
     killer.join()
     assert record.outcome is Outcome.COMPLETE
     assert server not in fork_servers()
+
+
+def test_a_trial_outlives_the_server_that_it_was_forked_from(tmp_path, source):
+    killed: list[psutil.Process] = []
+
+    def kill_server(event: Event) -> None:
+        if event.step == 1:
+            killed.extend(fork_servers())
+            killed[0].kill()
+
+    point = point_of(source, steps=20)
+    record = run_in_process(point, LABEL, HERE, tmp_path / "one", kill_server)
+    assert len(killed) == 1
+    assert record.outcome is Outcome.COMPLETE
+    assert record.train_tokens == 20 * 32
+    assert record.resumed_steps == []
+    assert records.read(tmp_path / "one") == [record]
+    other = run_in_process(point, LABEL, HERE, tmp_path / "other", nothing)
+    assert other.valid_bits_per_byte == record.valid_bits_per_byte
+    assert killed[0] not in fork_servers()
 
 
 def test_a_killed_trial_is_a_record_and_the_next_attempt_goes_on(tmp_path, source):
@@ -301,7 +322,7 @@ def test_a_record_that_finds_no_room_says_where_and_leaves_nothing(small_disk, s
         run_in_process(point, LABEL, HERE, small_disk, fill_up, checkpoint_seconds=0)
     assert [*small_disk.glob("trials/*"), *small_disk.glob("trials/.*")] == []
     assert [*small_disk.glob("curves/*"), *small_disk.glob("curves/.*")] == []
-    (small_disk / "filler").unlink()
+    make_room(small_disk)
     record = run_in_process(point, LABEL, HERE, small_disk, nothing)
     assert record.outcome is Outcome.COMPLETE
     assert record.resumed_steps[0] >= 4

@@ -5,7 +5,7 @@ from pathlib import Path
 from hybrid.jamba import jamba
 from hybrid.spec import Attention, MoE
 from sweeps.sweep import Point
-from sweeps.trial.data.sources import TextFile
+from sweeps.trial.data.sources import Source, TextFile
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Label, Record
@@ -25,7 +25,11 @@ SPEC = jamba(
 
 def train(source: TextFile, folder: Path, *, steps: int, keep_weights: bool) -> Record:
     """Return the record of the run of so many steps, in the results `folder`."""
-    recipe = Recipe(
+    return run(recipe(source, steps), folder, keep_weights=keep_weights)
+
+
+def recipe(source: Source, steps: int) -> Recipe:
+    return Recipe(
         source=source,
         steps=steps,
         batch=4,
@@ -35,6 +39,10 @@ def train(source: TextFile, folder: Path, *, steps: int, keep_weights: bool) -> 
         valid_tokens=1024,
         contexts=(8,),
     )
+
+
+def run(recipe: Recipe, folder: Path, *, keep_weights: bool = True) -> Record:
+    """Return the record of the run that follows `recipe`, in the results `folder`."""
     point = Point(arm="1:3", seed=0, spec=SPEC, recipe=recipe)
     label = Label(sweep="tiny", scale="smoke", arm="1:3")
     return run_in_process(

@@ -22,7 +22,7 @@ from sweeps.trial.record import Outcome, Record
 from sweeps.trial.records import Ledger
 from sweeps.workers import jobs
 from sweeps.workers.jobs import Job, Terms
-from sweeps.workers.process import process_context
+from sweeps.workers.server import process_context
 from sweeps.workers.worker import Worker
 from tests import tiny_sweep
 

@@ -133,7 +133,7 @@ def _draw(axes: Axes, panel: Panel, rows: pd.DataFrame, ratios: Sequence[str]) -
         colour, marker = look(index)
         axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
         axes.plot(line["x"], line["middle"], color=colour, marker=marker, ms=4)
-        label(axes, ratio, (line["x"].iloc[-1], line["middle"].iloc[-1]), colour)
+        label(axes, ratio, (line["x"].iloc[-1], line["middle"].iloc[-1]), colour, marker)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     spell_out(axes.yaxis)

@@ -22,7 +22,7 @@ over a process that has the model ready. "Of the machine" is arithmetic, or for 
 that must be read, beside what a matrix product or a copy reached in the same run. "Compiled" is
 torch.compile, "graphs" CUDA graphs as well; a scan alone is in fp32, its training in the precision
 of the run. On the CPU all contenders have the settings of heap and threads that a trial has
-(`sweeps/workers/process.py`), which a program of its own would have to set.
+(`sweeps/workers/server.py`), which a program of its own would have to set.
 """
 # What the rows of a file are, by the beginning of its name; else they are a benchmark's.
 KINDS: dict[str, type[Origin]] = {profile.PREFIX: PartRow, limits.PREFIX: LimitRow}

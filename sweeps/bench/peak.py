@@ -23,7 +23,7 @@ from sweeps.bench.entries import ALL
 from sweeps.bench.phases import decode, task
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial.device import PeakMemory
-from sweeps.workers.process import process_context
+from sweeps.workers.server import process_context
 
 CLEAR_REFS = Path("/proc/self/clear_refs")  # Linux; elsewhere a peak counts from the birth
 

@@ -192,7 +192,7 @@ def growth(table: pd.DataFrame, paper: pd.DataFrame, x_label: str, y_label: str)
             line = table[model].dropna()
             colour, marker = look(index)
             axes.plot(line.index, line, color=colour, marker=marker, ms=4)
-            label(axes, str(model), (line.index[-1], line.iloc[-1]), colour)
+            label(axes, str(model), (line.index[-1], line.iloc[-1]), colour, marker)
             theirs = paper[paper["model"] == model]
             axes.plot(theirs["x"], theirs["y"], "D", ms=9, mfc="none", mec=colour, mew=1.8)
         axes.plot([], [], "D", ms=9, mfc="none", mec="black", label="printed in the paper")

@@ -90,7 +90,7 @@ def _point(axes: Axes, row: pd.Series, index: int) -> None:
         ms=7,
         capsize=3,
     )
-    label(axes, row["arm"], (x, y), colour)
+    label(axes, row["arm"], (x, y), colour, marker)
 
 
 def _loss(rows: pd.DataFrame) -> dict[str, float]:

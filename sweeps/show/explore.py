@@ -66,7 +66,7 @@ def against(trials: pd.DataFrame, *, x: str, y: str, log_x: bool = False) -> Fig
             colour, marker = look(index)
             axes.plot(rows[x], rows[y], marker, color=colour, ms=5, alpha=0.6, mew=0)
             last = rows.sort_values(x).iloc[-1]
-            label(axes, str(arm), (last[x], last[y]), colour)
+            label(axes, str(arm), (last[x], last[y]), colour, marker)
         axes.set_xscale("log" if log_x else "linear")
         axes.margins(x=0.12)
         axes.set_xlabel(x)
@@ -82,7 +82,7 @@ def training(curves: pd.DataFrame, trials: pd.DataFrame) -> Figure:
         axes = figure.subplots()
         for index, (arm, rows) in enumerate(complete(trials).groupby("arm", sort=False)):
             colour = COLOURS[index % len(COLOURS)]
-            mine = curves[curves["run_id"].isin(rows["run_id"])]
+            mine = curves.merge(rows[["run_id", "attempt"]], on=["run_id", "attempt"])
             for _, run in mine.groupby("run_id"):
                 smooth = run.sort_values("step")["nats_per_token"].rolling(SMOOTH).mean()
                 axes.plot(run.sort_values("step")["tokens"], smooth, color=colour, lw=1, alpha=0.8)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator
@@ -21,6 +22,10 @@ from sweeps.show.table import by_arm
 # Okabe and Ito's colours without the yellow: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+GLYPHS = dict(zip(("", *MARKERS), ("", "● ", "■ ", "▲ ", "◆ ", "▼ ", "✚ "), strict=True))
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue: ITU-R BT.709
+GAMMA = 2.2  # from how a colour is written to its light, about as in sRGB
+DARK = 0.17  # luminance up to which letters on white have WCAG's contrast for text, 4.5
 MIB = 2**20
 AVERAGED = {"valid_bits_per_byte": "mean over domains", "task_accuracy": "mean over probes"}
 WIDE = 20  # largest over smallest value from which on an axis is logarithmic
@@ -39,7 +44,15 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.axisbelow": True,
     "svg.hashsalt": "hybrid-workbench",
+    "svg.fonttype": "none",  # letters and not their shapes, which were half of a file
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # equally wide, where a reader has only one
+}
+# Equal data, equal file: no day, and no version of what drew it.
+UNSAID = {
+    "png": {"Software": None},
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
 }
 
 
@@ -94,7 +107,7 @@ def learning_rate(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             line = group.sort_values("lr")
             colour, marker = look(index)
             axes.plot(line["lr"], line["loss"], color=colour, marker=marker, ms=4)
-            label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour)
+            label(axes, str(name), (line["lr"].iloc[-1], line["loss"].iloc[-1]), colour, marker)
         rate_axis(axes, rows["lr"])
         axes.set_ylabel(f"{unit},\n{AVERAGED[column]}")
         axes.set_title("Learning rate by attention:Mamba ratio, one seed")
@@ -116,18 +129,25 @@ def moe_grid(trials: pd.DataFrame, arms: tuple[str, ...]) -> Figure:
             axes.barh(whole["arm"], values, color=colour)
             axes.invert_yaxis()
             axes.set_xlabel(unit)
-        figure.suptitle("n experts, K chosen, in every e-th layer", x=0.01, ha="left", fontsize=10)
+        title = f"n experts, K chosen, in every e-th layer; {seeds_said(whole)}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `figure` as stem.png and stem.svg, and return both paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    for path in paths:
-        metadata = {"Date": None} if path.suffix == ".svg" else None  # equal data, equal file
-        figure.savefig(path, dpi=160, metadata=metadata)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in UNSAID]
+    with mpl.rc_context(STYLE):
+        for path, metadata in zip(paths, UNSAID.values(), strict=True):
+            figure.savefig(path, dpi=160, metadata=metadata)
     return paths
+
+
+def seeds_said(trials: pd.DataFrame) -> str:
+    """Say how many seeds an arm has at most, and of a single one that it has no interval."""
+    seeds = max(rows["seed"].nunique() for _, rows in trials.groupby("arm"))
+    return "one seed, no interval" if seeds == 1 else f"{seeds} seeds"
 
 
 def _lines(axes: Axes, groups: list[pd.DataFrame], column: str, unit: str, name, scale=1.0) -> None:
@@ -149,9 +169,9 @@ def _line(
     for place, rows in enumerate(groups):
         seeds = np.full(len(rows), x[place] + ASIDE / 3)
         axes.plot(seeds, scale * rows[column], marker, color=colour, ms=4, alpha=0.45, mew=0)
-    y, half = [m.mean for m in means], [np.nan_to_num(m.half) for m in means]
+    y, half = [m.mean for m in means], [m.half for m in means]
     axes.errorbar(x, y, half, color=colour, lw=1.5, capsize=3, marker=marker, ms=5)
-    label(axes, name, (len(groups) - 1 + ASIDE, y[-1]), colour)
+    label(axes, name, (len(groups) - 1 + ASIDE, y[-1]), colour, marker)
 
 
 def look(index: int) -> tuple[str, str]:
@@ -160,14 +180,21 @@ def look(index: int) -> tuple[str, str]:
     return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
-def label(axes: Axes, text: str, point: tuple[float, float], colour: str) -> None:
-    """Write `text` just right of the last point of a line, in the line's colour."""
+def ink(colour: str) -> tuple[float, ...]:
+    """Return `colour`, darkened just so far that letters of it can be read on white."""
+    light = np.array(to_rgb(colour)) ** GAMMA
+    darker = light * DARK / max(float(light @ LUMINANCE), DARK)
+    return tuple(darker ** (1 / GAMMA))
+
+
+def label(axes: Axes, text: str, point: tuple[float, float], colour: str, marker: str = "") -> None:
+    """Write `text` just right of the last point of a line, after its marker and in its colour."""
     axes.annotate(
-        text,
+        f"{GLYPHS[marker]}{text}",
         point,
         xytext=(9, 0),
         textcoords="offset points",
-        color=colour,
+        color=ink(colour),
         va="center",
         fontsize=8,
     )
@@ -200,16 +227,32 @@ def rate_axis(axes: Axes, rates: Iterable[float]) -> None:
 
 
 def spread_labels(figure: Figure) -> None:
-    """Move the labels of lines that end close together apart, just so far that they can be read."""
+    """Move the labels of lines that end close together apart, as little as lets them be read.
+
+    None comes below its axes, where ticks are written.
+    """
     figure.draw_without_rendering()  # only now is it known where a point lies
     pixels_per_point = figure.dpi / 72
     for axes in figure.axes:
         labels = [text for text in axes.texts if isinstance(text, Annotation)]
         ends = {text: axes.transData.transform(text.xy)[1] / pixels_per_point for text in labels}
-        lowest = -np.inf
-        for text in sorted(labels, key=lambda text: ends[text]):
-            lowest = max(lowest + LABEL_POINTS, ends[text])
-            text.xyann = (text.xyann[0], lowest - ends[text])
+        upward = sorted(labels, key=lambda text: ends[text])
+        slots = LABEL_POINTS * np.arange(len(upward))
+        nearest = _rising([ends[text] for text in upward] - slots)
+        heights = slots + np.maximum(nearest, axes.bbox.y0 / pixels_per_point + LABEL_POINTS / 2)
+        for text, height in zip(upward, heights, strict=True):
+            text.xyann = (text.xyann[0], height - ends[text])
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """Return the numbers nearest to `values`, by least squares, of which none is below the last."""
+    n = len(values)
+    return np.array(
+        [
+            max(min(values[j:k].mean() for k in range(i + 1, n + 1)) for j in range(i + 1))
+            for i in range(n)
+        ]
+    )
 
 
 def _ratio_axis(axes: Axes, groups: list[pd.DataFrame]) -> None:
@@ -235,6 +278,7 @@ def _title(groups: list[pd.DataFrame]) -> str:
     tokens = rows["train_tokens"].max() / 1e6
     seeds = max(len(group) for group in groups)
     return (
-        f"{low:.2f}-{high:.2f}M parameters, {tokens:.2f}M training tokens, up to {seeds} seeds; "
+        f"{low:.2f}-{high:.2f}M parameters, {tokens:.2f}M training tokens; "
+        f"means with 95% intervals, small marks are up to {seeds} seeds; "
         f"{rows['machine'].iloc[0]}, {rows['precision'].iloc[0]}, ops {rows['ops'].iloc[0]}"
     )

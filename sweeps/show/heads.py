@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from sweeps.results import complete, keys
 from sweeps.show import heat
-from sweeps.show.figures import COLOURS, STYLE, label, spread_labels
+from sweeps.show.figures import STYLE, label, look, spread_labels
 from sweeps.show.statistics import interval
 
 PREFIX, COPYING = "head_prefix_matching", "head_copying"
@@ -107,11 +107,11 @@ def _fall(axes: Axes, rows: pd.DataFrame, kinds: list[str]) -> None:
     columns = [f"{REMOVED}.{kind}" for kind in kinds]
     places = np.arange(len(kinds))
     for index, (_, row) in enumerate(rows.sort_values("seed").iterrows()):
-        colour = COLOURS[index % len(COLOURS)]
-        axes.plot(places, row[columns].astype(float), color=colour, marker="o", ms=4, lw=1)
-        label(axes, f"seed {row['seed']}", (places[-1], float(row[columns[-1]])), colour)
+        colour, marker = look(index)
+        axes.plot(places, row[columns].astype(float), color=colour, marker=marker, ms=4, lw=1)
+        label(axes, f"seed {row['seed']}", (places[-1], float(row[columns[-1]])), colour, marker)
     means = [interval(rows[column]) for column in columns]
-    half = [np.nan_to_num(mean.half) for mean in means]
+    half = [mean.half for mean in means]
     beside = places - 0.1
     axes.errorbar(beside, [m.mean for m in means], half, color="black", fmt="_", ms=12, capsize=3)
     axes.set_xticks(places, [REMOVALS[kind] for kind in kinds])

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sweeps.show.figures import STYLE
+from sweeps.show.figures import LUMINANCE, STYLE
 
 PLAIN: dict[Any, Any] = {**STYLE, "axes.grid": False}
 SHARES = (0.0, 1.0)  # what the palest and the darkest colour stand for
 LIGHT = 0.5  # luminance from which black letters are read better than white ones
-LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue: ITU-R BT.709
 
 
 def draw(axes: Axes, cells: pd.DataFrame, title: str, colours: str = "Blues") -> None:

@@ -93,11 +93,11 @@ def _line(
         seeds = by_seed[level].dropna()
         axes.plot(np.full(len(seeds), place), seeds, marker, color=colour, ms=3, alpha=0.45, mew=0)
     means = [interval(by_seed[level]) for level in levels]
-    half = [np.nan_to_num(mean.half) for mean in means]
+    half = [mean.half for mean in means]
     axes.errorbar(
         places, [m.mean for m in means], half, color=colour, marker=marker, ms=5, capsize=3, lw=1.3
     )
-    label(axes, str(rows["arm"].iloc[0]), (places[-1], means[-1].mean), colour)
+    label(axes, str(rows["arm"].iloc[0]), (places[-1], means[-1].mean), colour, marker)
 
 
 def depths(answers: pd.DataFrame, arms: tuple[str, ...]) -> Figure:

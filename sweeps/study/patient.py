@@ -348,3 +348,9 @@ class PatientStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self.inner.remove_session()
+
+
+def wait_no_more(storage: BaseStorage) -> None:
+    """Let no call of this storage wait from now on, if it is one that waits."""
+    if isinstance(storage, PatientStorage):
+        storage.patience.end()

@@ -25,8 +25,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hybrid import ops as backends
@@ -196,6 +194,9 @@ class Shards(_Several):
     """Each process has a part of every weight; a layer is whole only while it is computed."""
 
     def build(self, spec: ModelSpec, ops: Ops, seed: int, device: torch.device) -> HybridLM:
+        # Takes a second to load, which every other command would wait for.
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
         mesh = init_device_mesh(device.type, (self.size,))
         with torch.device("meta"):
             model = HybridLM(spec, ops)
@@ -258,16 +259,24 @@ def team_of(engine: Engine, batch: int) -> Team:
 
 def whole(x: Tensor) -> Tensor:
     """Return a tensor with all its parts; where there are some, all processes have to call it."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if _is_shared_out(x) else x  # type: ignore[attr-defined]
 
 
 def put(target: Tensor, value: Tensor) -> Tensor:
     """Copy a whole value, the same in every process, into a tensor that may be a part of it."""
-    if not isinstance(target, DTensor):
+    if not _is_shared_out(target):
         return target.copy_(value)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
     value = value.to(target.device)
     parts = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
     return target.copy_(parts)
+
+
+def _is_shared_out(x: Tensor) -> bool:
+    """Return whether the tensor is a DTensor, without loading what those are."""
+    return hasattr(x, "full_tensor")
 
 
 class _AsForward(nn.Module):

@@ -30,10 +30,16 @@ from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, Record
 from sweeps.trial.train import Step
 
-LOG_LINES = 20
+LOG_LINES = 30
 LINE_CHARACTERS = 300  # of each, in a record
-# What every stack of a trial's process ends with, and a list of modules hundreds of names long.
-NOISE = ("/multiprocessing/", 'File "<string>", line 1 in <module>', "Extension modules:")
+# What every stack of a trial's process ends with, what torch puts between two modules of a model,
+# and a list of modules hundreds of names long.
+NOISE = (
+    "/multiprocessing/",
+    'File "<string>", line 1 in <module>',
+    "/torch/nn/modules/module.py",
+    "Extension modules:",
+)
 TAIL_BYTES = 1 << 16
 SAY_SECONDS = 5.0
 MARK = "\n\nthe last lines of "  # stands between what happened and the log

@@ -4,11 +4,12 @@ Nothing here may start a thread: a fork has none of its parent's, and OpenMP doe
 """
 
 import numba
+import pandas as pd  # which pyarrow loads when a first table is made, a quarter of a second
 import torch._dynamo  # which the first optimiser would load
 
 from sweeps.trial import child, provenance
 
-__all__ = ["child", "torch"]  # with torch, and all that a trial imports
+__all__ = ["child", "pd", "torch"]  # with torch, and all that a trial imports
 
 # Whatever numba compiles or loads first makes it set its compiler up, half a second of one core.
 numba.njit(lambda x: x)(1)

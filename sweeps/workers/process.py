@@ -8,14 +8,12 @@ record of a process that died.
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -35,33 +33,12 @@ from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run
 from sweeps.trial.train import Step
 from sweeps.trial.warm import touch
+from sweeps.workers import server
 
 STOP_SECONDS = 10
 WHERE_SECONDS = 0.3  # for a process that hangs, to write down where
 POLL_SECONDS = 0.1  # between two looks at a process that has limits
 STARTS = 5  # of a process whose server dies each time
-# How long a thread of torch's spins for the others before it sleeps. GNU OpenMP's own choice burns
-# milliseconds at each of hundreds of barriers a step as soon as another program wants a core, which
-# made a step seven times slower (docs/log.md); waiting less costs nothing measurable when idle.
-SPIN_COUNT = "3000"
-# GNU's C library cuts torch's aligned memory a little larger than asked and keeps the rest for
-# small requests. A tensor's memory, once free, is then too short for the next tensor of its size,
-# and the heap grows far beyond what is alive (docs/log.md). Without those shelves for small pieces
-# they are joined again; the thresholds are those that the library comes to by itself, but for the
-# last: freed memory at the end of the heap would be given back and asked for again in every layer.
-# One arena: what the thread of the backward pass frees is what the forward pass takes next, and
-# the two never ask at once.
-# Other C libraries do not read this.
-HEAP = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {
-        "arena_max": 1,
-        "tcache_count": 0,
-        "mxfast": 0,
-        "mmap_threshold": 32 << 20,
-        "trim_threshold": 256 << 20,
-    }.items()
-)
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +108,6 @@ def run_in_process(
     return records.read_one(path)
 
 
-def begin_loading() -> None:
-    """Start the server of processes, which loads what trials need while the caller goes on."""
-    process_context()
-    ensure_running()
-
-
 def warm_up(engine: Engine) -> None:
     """Compile kernels into their cache on disk, in a process that ends."""
     process, ours = _begin(_touch, engine)
@@ -149,23 +120,13 @@ def warm_up(engine: Engine) -> None:
         raise RuntimeError(f"warming up {engine} failed with exit code {process.exitcode}")
 
 
-def process_context() -> multiprocessing.context.ForkServerContext:
-    """Return what forks processes from a server that has loaded `sweeps.workers.preloaded`."""
-    # Both have an effect only before torch is loaded, or the process begun: hence not in the trial.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    os.environ.setdefault("GLIBC_TUNABLES", HEAP)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "sweeps.workers.preloaded"])
-    return context
-
-
 def _begin(target: Callable[..., None], told: object) -> tuple[BaseProcess, Connection]:
     """Start `target(their end of a pipe, told)` in a new process; return it and our end.
 
     Where the server of processes has died, or dies while it is asked, a new one is asked. The pipe
     is new then too: what the dead one may still have forked ends itself, unheard.
     """
-    context = process_context()
+    context = server.process_context()
     for left in reversed(range(STARTS)):
         ours, theirs = context.Pipe()
         process = context.Process(target=target, args=(theirs, told), daemon=True)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.plans.plan import LENIENT, Judge, NotComplete, Plan, Refused
 from sweeps.plans.search import OverBudget
-from sweeps.study import studies
+from sweeps.study import patient, studies
 from sweeps.study.beat import GRACE_SECONDS, Beat, Watchman
 from sweeps.study.queue import Queue
 from sweeps.study.replay import (
@@ -38,6 +38,7 @@ from sweeps.workers.jobs import Terms
 from sweeps.workers.process import run_in_process
 
 WAIT_SECONDS = 1.0
+INTERRUPTED = "interrupted"
 DEATHS = 20  # a place whose workers died this often while it ran is given up
 
 
@@ -100,8 +101,11 @@ class Worker:
                 self._play(trial, watcher, beat)
             except Taken:
                 self._end(trial, TrialState.FAIL, DUPLICATE)
-            except (KeyboardInterrupt, RecordNotWritten):
-                self._end(trial, TrialState.FAIL, "interrupted", again=True)
+            except KeyboardInterrupt:
+                self._end(trial, TrialState.FAIL, INTERRUPTED, again=True)
+                raise
+            except RecordNotWritten:
+                self._hand_back_at_once(trial)
                 raise
 
     def _play(self, trial: Trial, watcher: Watcher, beat: Beat) -> None:
@@ -153,6 +157,15 @@ class Worker:
             return
         if again:
             self._enqueue_again(frozen)
+
+    def _hand_back_at_once(self, trial: Trial) -> None:
+        """Let another worker have the trial, and wait for no study that is on the same full disk.
+
+        What the study could not be told is noticed later: the process of this worker is dead.
+        """
+        patient.wait_no_more(self.study._storage)
+        with suppress(patient.StorageAway):
+            self._end(trial, TrialState.FAIL, INTERRUPTED, again=True)
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         if PLACE in trial.user_attrs:
