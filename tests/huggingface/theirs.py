@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from hybrid import huggingface
 from hybrid.spec import ModelSpec
@@ -12,9 +13,12 @@ transformers = pytest.importorskip("transformers", reason="pip install 'hybrid-w
 
 
 def theirs_of(spec: ModelSpec):
-    model = transformers.JambaForCausalLM(
-        transformers.JambaConfig(**huggingface.config_of(spec))
-    ).eval()
+    """Their model with random weights, the same whatever was drawn before."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = transformers.JambaForCausalLM(
+            transformers.JambaConfig(**huggingface.config_of(spec))
+        ).eval()
     disturb(model)
     return model
 
