@@ -27,7 +27,9 @@ from tests import benchmarks
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
 
+import datasets  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 from sweeps.eval import adapter as adapter_module  # noqa: E402
 from sweeps.eval import harness  # noqa: E402
@@ -54,6 +56,14 @@ def records(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("records")
     benchmarks.write(folder)
     return folder
+
+
+def put(folder: Path, task: str, split: str, rows) -> tuple[data.Local, ...]:
+    """Write records of a task as lines and return what is read of the folder."""
+    path = folder / task / f"{split}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return tuple(data.read(folder, chosen([task])))
 
 
 @pytest.fixture
@@ -206,6 +216,13 @@ def test_every_task_of_the_suite_runs_and_is_recorded(model, kept, records, tmp_
         assert task in done.stdout
 
 
+def test_two_evaluations_of_one_second_have_names_of_their_own(model, monkeypatch):
+    monkeypatch.setattr(record.provenance, "now_utc", lambda: "2026-01-01T12:00:00+00:00")
+    first, second = (record.origin(model, scorer_of(model), "a test").eval_id for _ in range(2))
+    assert first != second
+    assert first[:16] == second[:16] == "20260101T120000-"
+
+
 def test_acc_and_acc_norm_are_what_log_likelihoods_say(model, records):
     (hellaswag,) = data.read(records, chosen(["hellaswag"]))
     lm = adapter(model)
@@ -245,6 +262,33 @@ def test_examples_never_hold_the_question_itself(records, tmp_path, task):
         same = f"{body}\n\nQuestion: {question}" if task == "longfqa" else f"{body}\nQuestion"
         assert instance.args[0].count(same) == 1
         assert instance.args[0].count("Answer:") == benchmark.shots + 1
+
+
+def test_on_the_hub_too_the_one_split_of_l_eval_gives_no_question_its_own_answer():
+    (longfqa,) = chosen(["longfqa"])
+    rows = [
+        {
+            "input": f"text {i}",
+            "instructions": [f"{i} a?", f"{i} b?"],
+            "outputs": [f"{i}a", f"{i}b"],
+        }
+        for i in range(2)
+    ]
+    change = {
+        "task": "longfqa",
+        "num_fewshot": longfqa.shots,
+        "custom_dataset": lambda **_: datasets.DatasetDict(train=datasets.Dataset.from_list(rows)),
+    }
+    manager = TaskManager(include_path=harness.OURS, include_defaults=False)
+    task = manager.load([{"group": "one", "task": [change]}])["tasks"]["longfqa"]
+    task.set_fewshot_seed(0)
+    for doc in task.test_docs():
+        assert f"Answer: {doc['answers'][0]}" not in task.fewshot_context(doc, longfqa.shots)
+
+
+def test_a_line_ends_where_json_lines_end(tmp_path):
+    rows = [{"text": f"one{end}two", "label": 0} for end in ("\x85", "\u2028", "\n")]
+    assert put(tmp_path, "imdb", "test", rows)[0].splits["test"] == rows
 
 
 def test_boolq_has_its_answers_as_numbers(records):

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from hybrid import generate
@@ -110,6 +112,17 @@ def test_a_run_and_its_exported_folder_say_the_same(source, kept, tmp_path):
     assert theirs.words.encode(quoted) == ours.words.encode(quoted)
     assert theirs.words.begin_id == ours.words.begin_id == 0
     assert Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+
+
+def test_a_folders_tokenizer_reads_all_of_a_text_and_no_more(tmp_path):
+    library = Tokenizer(WordLevel({"end": 0, "a": 1, "b": 2}, unk_token="end"))
+    library.pre_tokenizer = Whitespace()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    for settle in (lambda: library.enable_truncation(2), lambda: library.enable_padding(length=9)):
+        settle()
+        library.save(str(tmp_path / "tokenizer.json"))
+        words = trained._words(tmp_path)
+        assert words.encode("a b a b") == words.encode_more("a b a b") == [1, 2, 1, 2]
 
 
 def test_the_command_streams_text_and_repeats_a_seed(source, kept):

@@ -28,7 +28,7 @@ NOT_RECORDS = ("dataset_info.json", "state.json")  # what `datasets` saves besid
 
 
 def _jsonl(path: Path) -> list[Record]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line.strip()]
 
 

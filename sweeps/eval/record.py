@@ -1,7 +1,7 @@
 """Score and NeedleScore: what a model got, one row of Parquet each; one file is one finished task.
 
-    results/local/eval/20260101T120000-1a2b3c4d-hellaswag.parquet     Scores, one a metric
-    results/local/eval/20260101T120000-1a2b3c4d-needle.parquet        NeedleScores, one a cell
+    results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-hellaswag.parquet  Scores, one a metric
+    results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-needle.parquet     NeedleScores, one a cell
 
 Files are written by sweeps/trial/parquet.py. What was not measured is null.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -32,7 +33,9 @@ PACKAGES = (*provenance.PACKAGES, "lm-eval", "datasets", "transformers")
 class Origin:
     """Where a score comes from."""
 
-    eval_id: str = column("moment and commit of the command; its files begin with it")
+    eval_id: str = column(
+        "moment and commit of the command and eight drawn digits; its files begin with it"
+    )
     started_utc: str = column("of the command, ISO 8601")
     command: str = column("that was typed")
     model: str = column("run id or folder, as it was asked for")
@@ -99,7 +102,7 @@ def origin(trained: Trained, scorer: Scorer, command: str) -> Origin:
     stamp = started.partition("+")[0].replace("-", "").replace(":", "")
     device, known = trained.model.embed.weight.device, trained.record
     return Origin(
-        eval_id=f"{stamp}-{(commit or 'nocommit')[:8]}",
+        eval_id=f"{stamp}-{(commit or 'nocommit')[:8]}-{uuid4().hex[:8]}",
         started_utc=started,
         command=command,
         model=trained.name,
