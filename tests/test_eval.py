@@ -6,6 +6,7 @@ One file: the benchmarks of `tests/benchmarks.py` and their one small model serv
 """
 
 import json
+import re
 import socket
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests import benchmarks
 lm_eval = pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
 
 import datasets  # noqa: E402
+import httpx  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
@@ -306,7 +308,7 @@ def test_records_are_read_from_every_kind_of_file(records, tmp_path):
     folder = tmp_path / "piqa" / "validation"
     (tmp_path / "piqa" / "dataset_info.json").parent.mkdir()
     (tmp_path / "piqa" / "dataset_info.json").write_text("{}")  # saved beside records, is none
-    for kind in ("jsonl", "json", "parquet", "csv", "arrow"):
+    for kind in ("jsonl", "json", "parquet", "arrow"):
         folder.mkdir(parents=True)
         path = folder / f"data-0.{kind}"
         match kind:
@@ -316,14 +318,103 @@ def test_records_are_read_from_every_kind_of_file(records, tmp_path):
                 path.write_text(json.dumps(want))
             case "parquet":
                 frame.to_parquet(path)
-            case "csv":
-                frame.to_csv(path, index=False)
             case "arrow":
                 with record.pa.ipc.new_stream(str(path), table.schema) as stream:
                     stream.write_table(table)
         assert data.read(tmp_path, (piqa,))[0].splits["validation"] == want
         path.unlink()
         folder.rmdir()
+
+
+def test_a_folder_that_the_library_saved_is_read(tmp_path):
+    rows = [{"text": "fine", "label": 1}]
+    split = datasets.Dataset.from_list(rows)
+    datasets.DatasetDict(train=split, test=split).save_to_disk(tmp_path / "imdb")
+    split.save_to_disk(tmp_path / "aside")  # a cache is a file of records that were there before
+    (arrow,) = (tmp_path / "aside").glob("*.arrow")
+    arrow.rename(tmp_path / "imdb" / "test" / "cache-1a2b3c4d.arrow")
+    (imdb,) = data.read(tmp_path, chosen(["imdb"]))
+    assert imdb.splits == {"train": rows, "test": rows}
+
+
+def changed(task: str, n: int = 12, **fields) -> list[dict]:
+    """Return records of which the second has these fields instead of its own."""
+    rows = [benchmarks.MAKE[task](i) for i in range(n)]
+    rows[1] |= fields
+    return rows
+
+
+AMISS = "a record is not as docs/evaluation.md says"
+PIQA = [{**row, "label": str(row["label"])} for row in changed("piqa")]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "message"),
+    [
+        ("piqa", PIQA, f"piqa: {AMISS}: the answer of record 0 is '0'; it must be the numb"),
+        ("piqa", changed("piqa", label=-1), "the answer of record 1 is -1"),
+        ("boolq", changed("boolq", answer=None, label=2), "the answer of record 1 is 2"),
+        ("winogrande", changed("winogrande", answer="3"), f"winogrande: {AMISS}: KeyError"),
+        ("arc_easy", changed("arc_easy", answerKey="E"), f"arc_easy: {AMISS}: "),
+        ("quac", changed("quac", answers=[["a"]]), f"quac: {AMISS}: "),
+        ("quac", [{**changed("quac")[0], "answers": [["a"]]}], f"quac: {AMISS}: TypeError"),
+        ("quac", changed("quac", questions=["a?"], answers={"texts": [[]]}), "'a?' has no answer"),
+        (
+            "quac",
+            [{"context": "a", "questions": [], "answers": {"texts": []}}],
+            f"quac: {AMISS}: none of 1 records has a question",
+        ),
+        ("narrativeqa", [{**changed("narrativeqa")[0], "document": "a"}], f"{AMISS}: Type"),
+        ("narrativeqa", changed("narrativeqa", answers=[]), "question 1 has no answer"),
+        ("nq_open", changed("nq_open", answer=[]), "question 1 has no answer"),
+    ],
+)
+def test_a_record_of_another_shape_is_one_sentence(task, rows, message, tmp_path):
+    (benchmark,) = chosen([task])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        harness.load(benchmark, *put(tmp_path, task, benchmark.evaluated, rows))
+
+
+def test_a_record_that_is_none_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read: record 1 must be an object with fields"):
+        put(tmp_path, "quac", "validation", [benchmarks.quac(0), 1])
+    (tmp_path / "piqa").mkdir()
+    (tmp_path / "piqa" / "test.json").write_text("{}")
+    with pytest.raises(ValueError, match="it must be a list of records, not dict"):
+        data.read(tmp_path, chosen(["piqa"]))
+
+
+def test_examples_of_their_own_split_are_enough_when_they_are_as_many_as_asked(tmp_path):
+    for n, split in ((6, "test"), (5, "train")):
+        (imdb,) = put(tmp_path, "imdb", split, [benchmarks.imdb(i) for i in range(n)])
+        task = harness.load(imdb.benchmark, imdb)
+        task.build_all_requests(limit=2, rank=0, world_size=1)
+    put(tmp_path, "imdb", "train", [benchmarks.imdb(i) for i in range(4)])
+    with pytest.raises(ValueError, match=r"imdb: 4 examples .* give at least 5"):
+        harness.load(imdb.benchmark, *data.read(tmp_path, (imdb.benchmark,)))
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no route"), OSError("no route")])
+def test_a_hub_that_is_not_reached_is_one_sentence(error, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(OSError, match=r"longfqa cannot be had from the hub \(no route\); give its"):
+        harness.load(*chosen(["longfqa"]), None)
+
+
+def test_what_would_stop_a_later_task_stops_before_the_first(scoring_model, tmp_path):
+    lm = adapter(scoring_model, longest=256)
+    start = record.origin(scoring_model, lm.scorer, "a test")
+    put(tmp_path, "piqa", "validation", changed("piqa"))
+    put(tmp_path, "nq_open", "validation", changed("nq_open"))
+    few = chosen(["piqa", "nq_open"])
+    with pytest.raises(ValueError, match=r"--longest 256 is too little for nq_open.* least 257"):
+        next(harness.run(lm, few, start, folder=tmp_path))
+    put(tmp_path, "nq_open", "validation", changed("nq_open", answer=[]))
+    with pytest.raises(ValueError, match="nq_open: a record"):
+        next(harness.run(adapter(scoring_model), few, start, folder=tmp_path))
 
 
 def test_f1_is_that_of_squad():

@@ -75,7 +75,7 @@ class Score(Origin):
     stderr: float | None = column("of the mean; null for one question", optional=True)
     n: int = column("questions", "questions")
     limited: bool = column("whether there are more questions than were asked")
-    wall_s: float = column("for the whole task", "s")
+    wall_s: float = column("for the whole task, its records being there", "s")
 
 
 @dataclass(frozen=True, kw_only=True)
