@@ -33,6 +33,18 @@ def test_one_token_to_choose_from_is_the_likeliest():
     assert draws(Choice(temperature=1.0)) != greedy
 
 
+def test_a_temperature_that_is_nearly_none_takes_the_likeliest():
+    logits_BV = torch.tensor([[1.0, 30.0, 3.0], [0.0, -5.0, -1e-3]])
+    for temperature in (1e-10, 1e-40, 1e-300):
+        ids_B = generate._choose(logits_BV, Choice(temperature=temperature), torch.Generator())
+        assert ids_B.tolist() == [1, 0]
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    with pytest.raises(ValueError, match=r"prompt: character 1 is '\\udcff', which is no text"):
+        speak(None, "a\udcff", tokens=1)
+
+
 @pytest.mark.parametrize("choice", [Choice(temperature=2.0, top_k=3), Choice(temperature=2.0)])
 def test_only_the_likeliest_are_drawn(choice):
     logits_BV = torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(0)).expand(500, -1)
