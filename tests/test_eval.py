@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -223,6 +224,23 @@ def test_two_evaluations_of_one_second_have_names_of_their_own(model, monkeypatc
     first, second = (record.origin(model, scorer_of(model), "a test").eval_id for _ in range(2))
     assert first != second
     assert first[:16] == second[:16] == "20260101T120000-"
+
+
+def test_files_of_older_columns_are_read_or_named(scoring_model, tmp_path):
+    lm = adapter(scoring_model)
+    start = record.origin(scoring_model, lm.scorer, "a test")
+    put(tmp_path, "piqa", "validation", changed("piqa"))
+    (scores,) = harness.run(lm, chosen(["piqa"]), start, folder=tmp_path, limit=2)
+    path = record.write(scores, "piqa", tmp_path)
+    whole = record.load(tmp_path)
+    table = record.as_table(scores)
+    pq.write_table(table.drop_columns(["longest"]), path.with_name("older-piqa.parquet"))
+    assert len(record.load(tmp_path)) == 2 * len(whole)
+    pq.write_table(table.drop_columns(["wall_s"]), path.with_name("oldest-piqa.parquet"))
+    with pytest.warns(UserWarning, match=r"oldest-piqa.parquet is left out: .* no column wall_s"):
+        assert len(record.load(tmp_path)) == 2 * len(whole)
+    with pytest.raises(LookupError, match="no NeedleScore"):
+        record.load(tmp_path, record.NeedleScore)
 
 
 def test_acc_and_acc_norm_are_what_log_likelihoods_say(model, records):
@@ -455,6 +473,8 @@ def test_a_question_of_quac_comes_after_the_answers_before_it(records):
         ("--data split --tasks piqa", "its split 'dev' must be one of"),
         ("--tasks mmlu", "no task 'mmlu' in jamba-paper; there are: hellaswag, winogrande"),
         ("--ops none", "none"),
+        ("--tasks piqa --depths 3 --text a", "--suite jamba-paper has no --depths, --text; leave"),
+        ("--suite needle --tasks piqa --limit 1", "--suite needle has no --tasks, --limit; leave"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(options, message, model, kept, tmp_path, monkeypatch):
