@@ -14,6 +14,7 @@ from hybrid import steps
 from hybrid.model import Cache, HybridLM
 from hybrid.spec import require
 
+COLDEST = 1e-30  # temperature; numbers below have no reciprocal in fp32
 CHUNK = 4096  # tokens of a prompt that are read in one pass
 
 
@@ -111,7 +112,11 @@ def cache_bytes(cache: Cache) -> int:
 def _choose(logits_BV: Tensor, choice: Choice, draws: torch.Generator) -> Tensor:
     if choice.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    scaled_BV, order_BV = (logits_BV / choice.temperature).sort(dim=-1, descending=True)
+    # From the largest on, or a temperature that is nearly 0 would make it infinite.
+    below_BV, order_BV = (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).sort(
+        dim=-1, descending=True
+    )
+    scaled_BV = below_BV / max(choice.temperature, COLDEST)
     probability_BV = scaled_BV.softmax(dim=-1)
     # The likeliest stays, whatever top_p: before it there is no mass.
     out_BV = probability_BV.cumsum(dim=-1) - probability_BV >= choice.top_p

@@ -47,9 +47,21 @@ def speak(
     """Yield text that continues `prompt`, at most `tokens` tokens of it, as it comes.
 
     It ends before the token that ends a text. An empty prompt is the beginning of a text.
+    Raises ValueError for a prompt with bytes that are no UTF-8.
     """
+    _check_utf8(prompt)
     ids = trained.words.encode(prompt) or [trained.words.begin_id]
     return continue_ids(trained, ids, tokens=tokens, choice=choice, seed=seed)
+
+
+def _check_utf8(prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt: character {error.start} is {prompt[error.start]!r}, which is no text; give "
+            "the prompt in UTF-8"
+        ) from error
 
 
 def continue_ids(

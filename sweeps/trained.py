@@ -123,6 +123,8 @@ def _of_folder(folder: Path, device: torch.device, ops: Ops) -> Trained:
 
 def _words(folder: Path) -> Words:
     library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.no_truncation()  # both are of a batch in training, and kept in the file
+    library.no_padding()
     about, config = folder / "tokenizer_config.json", read_json(folder / "config.json")
     if about.is_file():  # tokenizer.json does not keep this setting
         library.encode_special_tokens = bool(read_json(about).get("split_special_tokens"))

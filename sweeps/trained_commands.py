@@ -3,12 +3,13 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hybrid import ops as backends
 from hybrid.generate import Choice
+from hybrid.spec import require
 from sweeps import results, speech, trained
 from sweeps.bench.options import print_lines, say, typed
 from sweeps.eval import needle, needle_figure, record, suite, table
@@ -65,8 +66,12 @@ def evaluate(
     context: Annotated[
         list[int] | None, typer.Option(help="of needle: tokens; repeatable; default 256 to 2048")
     ] = None,
-    depths: Annotated[int, typer.Option(min=2, help="of needle: from 0 to 1")] = 5,
-    needles: Annotated[int, typer.Option(min=1, help="of needle: in each cell")] = 5,
+    depths: Annotated[
+        int | None, typer.Option(min=2, help="of needle: from 0 to 1; default 5")
+    ] = None,
+    needles: Annotated[
+        int | None, typer.Option(min=1, help="of needle: in each cell; default 5")
+    ] = None,
     text: Annotated[str, typer.Option(help="of needle: your own haystack, as of `run`")] = "",
     batch: Annotated[int, typer.Option(min=1, help="sequences scored at once")] = 8,
     longest: Annotated[
@@ -78,12 +83,15 @@ def evaluate(
     results_folder: Results = results.LOCAL,
 ) -> None:
     """Score a trained model: the paper's benchmarks through lm-eval, or a needle in a haystack."""
-    chosen = suite.chosen(tasks or [])
-    sizes = needle.Sizes(
-        contexts=tuple(context or needle.CONTEXTS), depths=depths, needles=needles, text=text
-    )
+    of_needle = {"context": context, "depths": depths, "needles": needles, "text": text}
+    of_tasks = {"tasks": tasks, "data": data, "limit": limit}
     if asked is Suite.JAMBA_PAPER:
+        _refuse(of_needle, asked)
         _need_lm_eval()
+    else:
+        _refuse(of_tasks, asked)
+    chosen = suite.chosen(tasks or [])
+    sizes = needle.sizes(context or (), depths, needles, text)
     found = trained.find(name, folder=results_folder, device=device, ops=ops)
     where = found.model.embed.weight.device
     bits = choose_precision(precision, where)
@@ -102,6 +110,12 @@ def evaluate(
     console.print(table.scores(rows))
 
 
+def _refuse(options: dict[str, Any], asked: Suite) -> None:
+    """Raise ValueError if one of these options is given, which all are of another suite."""
+    given = [f"--{name}" for name, value in options.items() if value]
+    require(not given, f"--suite {asked} has no {', '.join(given)}; leave out what is not its own")
+
+
 def _needle(
     found: Trained, scorer: Scorer, start: Origin, sizes: needle.Sizes, results_folder: Path
 ) -> None:
@@ -109,7 +123,7 @@ def _needle(
     for row in needle.run(found, scorer, start, sizes):
         rows.append(row)
         say(f"context {row.context}, depth {row.depth:.2f}: {row.exact:.2f} exact")
-    path = record.write(rows, "needle", results_folder)
+    path = record.write(rows, Suite.NEEDLE, results_folder)
     figure = needle_figure.draw(record.as_table(rows).to_pandas())
     paths = figures.save(figure, path.with_suffix(""))
     console.print(table.needles(rows))

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from typer.testing import CliRunner
 
 from hybrid import generate
@@ -29,6 +31,18 @@ def test_one_token_to_choose_from_is_the_likeliest():
     assert draws(Choice(temperature=1.0, top_k=1)) == greedy
     assert draws(Choice(temperature=1.0, top_p=1e-6)) == greedy
     assert draws(Choice(temperature=1.0)) != greedy
+
+
+def test_a_temperature_that_is_nearly_none_takes_the_likeliest():
+    logits_BV = torch.tensor([[1.0, 30.0, 3.0], [0.0, -5.0, -1e-3]])
+    for temperature in (1e-10, 1e-40, 1e-300):
+        ids_B = generate._choose(logits_BV, Choice(temperature=temperature), torch.Generator())
+        assert ids_B.tolist() == [1, 0]
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    with pytest.raises(ValueError, match=r"prompt: character 1 is '\\udcff', which is no text"):
+        speak(None, "a\udcff", tokens=1)
 
 
 @pytest.mark.parametrize("choice", [Choice(temperature=2.0, top_k=3), Choice(temperature=2.0)])
@@ -110,6 +124,17 @@ def test_a_run_and_its_exported_folder_say_the_same(source, kept, tmp_path):
     assert theirs.words.encode(quoted) == ours.words.encode(quoted)
     assert theirs.words.begin_id == ours.words.begin_id == 0
     assert Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+
+
+def test_a_folders_tokenizer_reads_all_of_a_text_and_no_more(tmp_path):
+    library = Tokenizer(WordLevel({"end": 0, "a": 1, "b": 2}, unk_token="end"))
+    library.pre_tokenizer = Whitespace()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    for settle in (lambda: library.enable_truncation(2), lambda: library.enable_padding(length=9)):
+        settle()
+        library.save(str(tmp_path / "tokenizer.json"))
+        words = trained._words(tmp_path)
+        assert words.encode("a b a b") == words.encode_more("a b a b") == [1, 2, 1, 2]
 
 
 def test_the_command_streams_text_and_repeats_a_seed(source, kept):

@@ -1,5 +1,6 @@
 """The needle: hidden where it is said to be, scored against chance, drawn as a heat map."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +41,27 @@ def test_a_needle_lies_at_its_depth_of_exactly_the_context(depth):
     assert len(set(hidden.others)) == needle.OTHERS
     assert hidden == needle.hide(LETTERS, HAY, 400, depth, seed=3)
     assert hidden.number != needle.hide(LETTERS, HAY, 400, depth, seed=4).number
+
+
+def test_a_context_begins_as_every_text_does():
+    marked = replace(LETTERS, encode=lambda text: [1, *map(ord, text)])
+    hidden = needle.hide(marked, HAY, 400, 0.0, seed=3)
+    assert len(hidden.ids) == 400
+    assert hidden.ids[:2] == (1, ord("\n"))
+
+
+def test_every_number_of_five_digits_may_be_hidden(monkeypatch):
+    monkeypatch.setattr(needle, "LOWEST", needle.HIGHEST - needle.OTHERS)
+    hidden = needle.hide(LETTERS, HAY, 400, 0.5, seed=0)
+    assert needle.HIGHEST in (hidden.number, *hidden.others)
+
+
+def test_a_model_that_reads_less_than_a_context_is_not_asked():
+    scorer = SimpleNamespace(longest=263)
+    sizes = needle.sizes([128, 256, 128], None, 3, "")
+    assert (sizes.contexts, sizes.depths, sizes.needles) == ((128, 256), 5, 3)
+    with pytest.raises(ValueError, match=r"--longest 263 would cut .* give at least 264"):
+        next(needle.run(None, scorer, None, sizes))
 
 
 def test_a_context_without_room_is_refused():

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,16 +23,19 @@ from sweeps.eval.suite import Benchmark
 Record = dict[str, Any]
 TRAIN = "train"
 SPLITS = (TRAIN, "validation", "test")
-NOT_RECORDS = ("dataset_info.json", "state.json")  # what `datasets` saves beside records
+# What `datasets` saves beside records.
+NOT_RECORDS = ("dataset_dict.json", "dataset_info.json", "state.json", "cache-*.arrow")
 
 
 def _jsonl(path: Path) -> list[Record]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def _json(path: Path) -> list[Record]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    require(isinstance(found, list), f"it must be a list of records, not {type(found).__name__}")
+    return found
 
 
 def _parquet(path: Path) -> list[Record]:
@@ -45,16 +47,11 @@ def _arrow(path: Path) -> list[Record]:
         return pa.ipc.open_stream(source).read_all().to_pylist()
 
 
-def _csv(path: Path) -> list[Record]:
-    return pa.Table.from_pandas(pd.read_csv(path)).to_pylist()
-
-
 READERS: dict[str, Callable[[Path], list[Record]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".parquet": _parquet,
     ".arrow": _arrow,
-    ".csv": _csv,
 }
 
 
@@ -95,7 +92,7 @@ def read(folder: Path, benchmarks: tuple[Benchmark, ...]) -> list[Local]:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield (split, file) for each file of a task."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix in READERS and path.name not in NOT_RECORDS:
+        if path.suffix in READERS and not any(map(path.match, NOT_RECORDS)):
             name = path.relative_to(folder).parts[0].partition(".")[0].partition("-")[0]
             require(name in SPLITS, f"{path}: its split {name!r} must be one of {SPLITS}")
             yield name, path
@@ -110,7 +107,8 @@ def _local(benchmark: Benchmark, files: list[tuple[str, Path]]) -> Local:
 
 def _records(benchmark: Benchmark, path: Path) -> list[Record]:
     try:
-        records = [_as_published(benchmark, record) for record in READERS[path.suffix](path)]
+        found = READERS[path.suffix](path)
+        records = [_as_published(benchmark, i, record) for i, record in enumerate(found)]
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for i, record in enumerate(records):
@@ -122,8 +120,10 @@ def _records(benchmark: Benchmark, path: Path) -> list[Record]:
     return records
 
 
-def _as_published(benchmark: Benchmark, record: Record) -> Record:
-    """Return a record of BoolQ with the number that SuperGLUE has for its answer."""
+def _as_published(benchmark: Benchmark, i: int, record: Any) -> Record:
+    """Return a record, one of BoolQ with the number that SuperGLUE has for its answer."""
+    if not isinstance(record, dict):
+        raise ValueError(f"record {i} must be an object with fields, not {record!r}")
     if benchmark.task == "boolq" and isinstance(record.get("answer"), bool):
         return {**record, "label": int(record["answer"])}
     return record

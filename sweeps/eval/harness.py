@@ -6,19 +6,22 @@ and, for a folder of records, where the data come from.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx
+import jinja2
 import lm_eval.tasks
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from hybrid.spec import require
 from sweeps.eval import data
-from sweeps.eval.adapter import WorkbenchLM
+from sweeps.eval.adapter import MOST_TOKENS, WorkbenchLM
 from sweeps.eval.data import Local
 from sweeps.eval.record import Origin, Score
 from sweeps.eval.suite import Benchmark, Suite
@@ -26,6 +29,14 @@ from sweeps.eval.suite import Benchmark, Suite
 OURS = Path(__file__).parent / "tasks"
 THEIRS = Path(lm_eval.tasks.__file__).parent
 HUB = "hub"
+NO_HUB = (OSError, httpx.HTTPError, datasets.exceptions.DatasetsError)
+NO_RECORD = (  # what comes of one that is not as it should be
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    jinja2.TemplateError,
+)
 # It tells of each setting that a definition leaves open; what matters is in the record.
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 datasets.disable_progress_bars()
@@ -42,12 +53,15 @@ def run(
     """Yield the scores of each benchmark when it has finished.
 
     `folder` holds the records; without one they come from the hub. `limit` is questions a task.
-    Raises FileNotFoundError, before anything runs, where records are missing.
+    Before anything runs, raises FileNotFoundError where records are missing, and ValueError for
+    one that is not as it should be and for a model that reads too few tokens of a sequence.
     """
     local = data.read(folder, benchmarks) if folder else [None] * len(benchmarks)
-    for benchmark, records in zip(benchmarks, local, strict=True):
+    tasks = [load(*both) for both in zip(benchmarks, local, strict=True)]
+    for benchmark, task in zip(benchmarks, tasks, strict=True):
+        _check_longest(task, benchmark, lm.scorer.longest)
+    for benchmark, task in zip(benchmarks, tasks, strict=True):
         began = time.monotonic()
-        task = load(benchmark, records)
         found: Any = evaluate(lm, {"tasks": {benchmark.task: task}}, limit=limit, log_samples=False)
         wall_s = time.monotonic() - began
         yield _scores(benchmark, task, found, start, str(folder or HUB), wall_s)
@@ -64,16 +78,38 @@ def load(benchmark: Benchmark, records: Local | None) -> ConfigurableTask:
     group = {"group": Suite.JAMBA_PAPER.value, "task": [change]}
     try:
         task = manager.load([group])["tasks"][benchmark.task]
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"{benchmark.task} cannot be had from the hub ({reason}); give its records "
-            "with --data FOLDER, in the formats of docs/evaluation.md"
-        ) from error
+    except NO_HUB as error:
+        raise _not_had(benchmark, error) from error
+    except NO_RECORD as error:
+        why = _not_had if records is None else _not_as_documented
+        raise why(benchmark, error) from error
     assert isinstance(task, ConfigurableTask)
-    _check_shots(task, benchmark)
+    pool = task.sampler.df
+    _check_shots(task, benchmark, len(pool))
+    _check_documents(task, benchmark, task.task_docs)
+    _check_documents(task, benchmark, pool if benchmark.shots else ())
     task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     return task
+
+
+def _not_had(benchmark: Benchmark, error: Exception) -> OSError:
+    return OSError(
+        f"{benchmark.task} cannot be had from the hub ({_reason(error)}); give its records "
+        "with --data FOLDER, in the formats of docs/evaluation.md"
+    )
+
+
+def _not_as_documented(benchmark: Benchmark, error: Exception) -> ValueError:
+    return ValueError(
+        f"{benchmark.task}: a record is not as docs/evaluation.md says: {_reason(error)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, with its name where that alone may be a word or a number."""
+    said = (str(error).splitlines() or [""])[0]
+    plain = isinstance(error, (ValueError, *NO_HUB)) and said
+    return said if plain else f"{type(error).__name__}: {said}"
 
 
 def _from_folder(records: Local) -> dict[str, Any]:
@@ -96,13 +132,49 @@ def _reader(records: Local) -> Callable[..., datasets.DatasetDict]:
     return read
 
 
-def _check_shots(task: ConfigurableTask, benchmark: Benchmark) -> None:
-    there = len(list(task.fewshot_docs() or ()))
-    if there <= benchmark.shots:
-        raise ValueError(
-            f"{benchmark.task}: {there} examples to choose from are too few for {benchmark.shots} "
-            f"before each question; give more than {benchmark.shots}"
-        )
+def _check_shots(task: ConfigurableTask, benchmark: Benchmark, there: int) -> None:
+    """Raise ValueError for too few examples; among those of its own split a question is none."""
+    least = benchmark.shots + (task.fewshot_cfg.split == task.config.test_split)
+    require(
+        there >= least,
+        f"{benchmark.task}: {there} examples to choose from are too few for {benchmark.shots} "
+        f"before each question; give at least {least}",
+    )
+
+
+def _check_documents(task: ConfigurableTask, benchmark: Benchmark, documents: Iterable) -> None:
+    """Raise ValueError unless each document has a text and an answer."""
+    for i, document in enumerate(documents):
+        try:
+            _check_document(task, i, document)
+        except NO_RECORD as error:
+            raise _not_as_documented(benchmark, error) from error
+
+
+def _check_document(task: ConfigurableTask, i: int, document: dict[str, Any]) -> None:
+    text, target = task.doc_to_text(document), task.doc_to_target(document)
+    if task.OUTPUT_TYPE != "multiple_choice":
+        require(bool(target), f"question {i} has no answer")
+        return
+    answer = text if task.multiple_input else target  # the options of WinoGrande are beginnings
+    options = len(task.doc_to_choice(document))
+    require(
+        isinstance(answer, int) and 0 <= answer < options,
+        f"the answer of record {i} is {answer!r}; it must be the number of one of {options} "
+        "options, the first being 0",
+    )
+
+
+def _check_longest(task: ConfigurableTask, benchmark: Benchmark, longest: int | None) -> None:
+    """Raise ValueError where no token of a prompt would be left beside a generated answer."""
+    if longest is None or task.OUTPUT_TYPE != "generate_until":
+        return
+    tokens = (task.config.generation_kwargs or {}).get("max_gen_toks", MOST_TOKENS)
+    require(
+        tokens < longest,
+        f"--longest {longest} is too little for {benchmark.task}, whose answers have up to "
+        f"{tokens} tokens; give at least {tokens + 1}",
+    )
 
 
 def _scores(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from hybrid import codec
 from hybrid.spec import require
@@ -53,6 +54,16 @@ class Sizes:
         return [i / (self.depths - 1) for i in range(self.depths)]
 
 
+def sizes(contexts: Sequence[int], depths: int | None, needles: int | None, text: str) -> Sizes:
+    """Return the usual sizes with those that are given in their place, each context once."""
+    given: dict[str, Any] = {
+        "contexts": tuple(dict.fromkeys(contexts)),
+        "depths": depths,
+        "needles": needles,
+    }
+    return Sizes(text=text, **{name: value for name, value in given.items() if value})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
     """A needle in its haystack, as tokens, and what it is scored by."""
@@ -71,7 +82,16 @@ class Seen:
 
 
 def run(trained: Trained, scorer: Scorer, start: Origin, sizes: Sizes) -> Iterator[NeedleScore]:
-    """Yield the score of each cell; contexts in their order, depths from the beginning on."""
+    """Yield the score of each cell; contexts in their order, depths from the beginning on.
+
+    Raises ValueError, before the first, for a model that is not to read all of a context.
+    """
+    least = max(sizes.contexts) + ANSWER_TOKENS
+    require(
+        scorer.longest is None or scorer.longest >= least,
+        f"needle: --longest {scorer.longest} would cut the largest context; give at least {least}, "
+        "or a smaller --context",
+    )
     source = sizes.source
     hay = _hay(trained.words, source, max(sizes.contexts) + 1)
     for context in sizes.contexts:
@@ -100,19 +120,23 @@ def run(trained: Trained, scorer: Scorer, start: Origin, sizes: Sizes) -> Iterat
 def hide(words: Words, hay: Sequence[int], context: int, depth: float, seed: int) -> Hidden:
     """Return a needle in exactly `context` tokens, the question's included; ValueError if short.
 
+    They begin with what the tokenizer puts before every text.
     Every cell has numbers of its own, for a model likes some whether it sees them or not.
     """
     draws = random.Random(f"{context}-{depth}-{seed}")
-    city, (number, *others) = draws.choice(CITIES), draws.sample(range(LOWEST, HIGHEST), OTHERS + 1)
+    city = draws.choice(CITIES)
+    number, *others = draws.sample(range(LOWEST, HIGHEST + 1), OTHERS + 1)
+    start = words.encode("")
     fact = words.encode_more(FACT.format(city=city, number=number))
     question = words.encode_more(QUESTION.format(city=city))
-    room = context - len(fact) - len(question)
-    require(room > 0, f"needle: context={context} must be above {len(fact) + len(question)} tokens")
+    taken = len(start) + len(fact) + len(question)
+    room = context - taken
+    require(room > 0, f"needle: context={context} must be above {taken} tokens")
     begin = draws.randrange(len(hay) - room + 1)
     before = round(depth * room)
     straw = hay[begin : begin + room]
     return Hidden(
-        ids=(*straw[:before], *fact, *straw[before:], *question),
+        ids=(*start, *straw[:before], *fact, *straw[before:], *question),
         number=number,
         others=tuple(others),
     )

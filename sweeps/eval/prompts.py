@@ -20,23 +20,30 @@ ORDER_SEED = 0  # of reviews, which come sorted by their label
 
 def questions(records: Any) -> Any:
     """Return the documents of L-Eval with one of their questions each."""
-    return type(records).from_list(
+    return _documents(
+        records,
         [
             {"text": row["input"], "question": question, "answers": [answer]}
             for row in records
             for question, answer in zip(row["instructions"], row["outputs"], strict=True)
-        ]
+        ],
     )
 
 
 def turns(records: Any) -> Any:
     """Return the dialogues of QuAC up to each of their questions, with the earlier answers."""
-    return type(records).from_list([turn for row in records for turn in _turns(row)])
+    return _documents(records, [turn for row in records for turn in _turns(row)])
+
+
+def _documents(records: Any, rows: list[dict[str, Any]]) -> Any:
+    require(bool(rows), f"none of {len(records)} records has a question")
+    return type(records).from_list(rows)
 
 
 def _turns(row: Row) -> Iterable[dict[str, Any]]:
     history = ""
     for question, answers in zip(row["questions"], row["answers"]["texts"], strict=True):
+        require(bool(answers), f"the question {question!r} has no answer")
         yield {
             "context": row["context"],
             "history": history,

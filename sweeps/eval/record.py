@@ -1,28 +1,30 @@
 """Score and NeedleScore: what a model got, one row of Parquet each; one file is one finished task.
 
-    results/local/eval/20260101T120000-1a2b3c4d-hellaswag.parquet     Scores, one a metric
-    results/local/eval/20260101T120000-1a2b3c4d-needle.parquet        NeedleScores, one a cell
+    results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-hellaswag.parquet  Scores, one a metric
+    results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-needle.parquet     NeedleScores, one a cell
 
 Files are written by sweeps/trial/parquet.py. What was not measured is null.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from hybrid import codec, cost
 from sweeps.eval.scoring import Scorer
+from sweeps.eval.suite import Suite
 from sweeps.trained import Trained
 from sweeps.trial import provenance
-from sweeps.trial.columns import column, schema_of
+from sweeps.trial.columns import Change, Columns, column, columns_of
 from sweeps.trial.device import machine_name
-from sweeps.trial.parquet import write_new
+from sweeps.trial.parquet import NotOurs, parse, write_new
 
 FOLDER = "eval"  # under results/local and results/published
 PACKAGES = (*provenance.PACKAGES, "lm-eval", "datasets", "transformers")
@@ -32,7 +34,9 @@ PACKAGES = (*provenance.PACKAGES, "lm-eval", "datasets", "transformers")
 class Origin:
     """Where a score comes from."""
 
-    eval_id: str = column("moment and commit of the command; its files begin with it")
+    eval_id: str = column(
+        "moment and commit of the command and eight drawn digits; its files begin with it"
+    )
     started_utc: str = column("of the command, ISO 8601")
     command: str = column("that was typed")
     model: str = column("run id or folder, as it was asked for")
@@ -72,7 +76,7 @@ class Score(Origin):
     stderr: float | None = column("of the mean; null for one question", optional=True)
     n: int = column("questions", "questions")
     limited: bool = column("whether there are more questions than were asked")
-    wall_s: float = column("for the whole task", "s")
+    wall_s: float = column("for the whole task, its records being there", "s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,12 @@ class NeedleScore(Origin):
     wall_s: float = column("for the whole cell", "s")
 
 
+CHANGES = (Change(version=1, commit="bbfbb1d"),)
+COLUMNS: dict[type[Origin], Columns] = {
+    kind: columns_of(kind, CHANGES) for kind in (Score, NeedleScore)
+}
+
+
 def origin(trained: Trained, scorer: Scorer, command: str) -> Origin:
     """Return where the scores of a command that begins now come from."""
     commit, dirty = provenance.git_commit()
@@ -99,7 +109,7 @@ def origin(trained: Trained, scorer: Scorer, command: str) -> Origin:
     stamp = started.partition("+")[0].replace("-", "").replace(":", "")
     device, known = trained.model.embed.weight.device, trained.record
     return Origin(
-        eval_id=f"{stamp}-{(commit or 'nocommit')[:8]}",
+        eval_id=f"{stamp}-{(commit or 'nocommit')[:8]}-{uuid4().hex[:8]}",
         started_utc=started,
         command=command,
         model=trained.name,
@@ -133,15 +143,28 @@ def write(rows: Sequence[Origin], task: str, folder: Path) -> Path:
 
 
 def load(folder: Path, kind: type[Origin] = Score) -> pd.DataFrame:
-    """Return all rows of one class under the results in `folder`; LookupError without any."""
-    schema = schema_of(kind)
+    """Return all rows of one class under the results in `folder`; LookupError without any.
+
+    A file that cannot be read is warned of.
+    """
     files = sorted((folder / FOLDER).glob("*.parquet"))
-    tables = [pq.read_table(path) for path in files if pq.read_schema(path).equals(schema)]
+    chosen = [
+        path for path in files if path.stem.endswith(f"-{Suite.NEEDLE}") == (kind is NeedleScore)
+    ]
+    tables = [table for path in chosen if (table := _read(path, COLUMNS[kind])) is not None]
     if not tables:
         raise LookupError(f"no {kind.__name__} under {folder}: run `python -m sweeps eval RUN`")
     return pa.concat_tables(tables).to_pandas()
 
 
+def _read(path: Path, columns: Columns) -> pa.Table | None:
+    try:
+        return parse(path.read_bytes(), columns).table
+    except NotOurs as error:
+        warnings.warn(f"{path} is left out: {error}", stacklevel=3)
+        return None
+
+
 def as_table(rows: Sequence[Any]) -> pa.Table:
     """Return rows of one class as they are written."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema_of(type(rows[0])))
+    return pa.Table.from_pylist([asdict(row) for row in rows], COLUMNS[type(rows[0])].schema)
