@@ -30,7 +30,7 @@ from tests import benchmarks
 lm_eval = pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
 
 import datasets  # noqa: E402
-import httpx  # noqa: E402
+import httpx2  # noqa: E402 - of the hub's client
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
@@ -412,13 +412,15 @@ def test_examples_of_their_own_split_are_enough_when_they_are_as_many_as_asked(t
         harness.load(imdb.benchmark, *data.read(tmp_path, (imdb.benchmark,)))
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError("no route"), OSError("no route")])
+@pytest.mark.parametrize("error", [httpx2.ConnectError("no route"), OSError("no route")])
 def test_a_hub_that_is_not_reached_is_one_sentence(error, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(OSError, match=r"longfqa cannot be had from the hub \(no route\); give its"):
+    with pytest.raises(
+        OSError, match=r"longfqa cannot be had from the hub \(.*no route\); give its"
+    ):
         harness.load(*chosen(["longfqa"]), None)
 
 
