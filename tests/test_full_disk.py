@@ -66,8 +66,10 @@ def test_a_study_goes_on_by_itself_when_room_is_made(disk, caplog):
     fill(disk, leave_bytes=0)
     room = threading.Timer(1.0, make_room, [disk])
     room.start()
-    study.tell(trial, 1.0)
-    room.join()
+    try:
+        study.tell(trial, 1.0)
+    finally:
+        room.join()
     assert states(study) == [TrialState.COMPLETE]
     assert "is away (database or disk is full)" in caplog.text
     assert "is back" in caplog.text
