@@ -1,6 +1,7 @@
 """Each kind of layer learns a task that needs it, and fails where it is taken away."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -57,7 +58,15 @@ def recall_accuracy(mixer: Mixer) -> float:
     return final_accuracy(Recall(), layer, layer, recipe=replace(RECIPE, steps=150))
 
 
-@pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
+def some_slow(cases: dict, *quick: str) -> list:
+    """Return all cases as parameters, those not named `quick` with the mark `slow`."""
+    return [
+        pytest.param(case, id=name, marks=() if name in quick else pytest.mark.slow)
+        for name, case in cases.items()
+    ]
+
+
+@pytest.mark.parametrize("mixer", some_slow(MIXERS, "attention", "mamba", "mamba2"))
 def test_a_mixer_carries_what_came_before(mixer):
     assert recall_accuracy(mixer) > 0.3
 
@@ -80,6 +89,11 @@ def xor_accuracy(feed_forward: MLP | MoE | None) -> float:
     return final_accuracy(Xor(), layer)
 
 
-@pytest.mark.parametrize("feed_forward", FEED_FORWARDS.values(), ids=FEED_FORWARDS)
+@cache
+def without_a_feed_forward() -> float:
+    return xor_accuracy(None)
+
+
+@pytest.mark.parametrize("feed_forward", some_slow(FEED_FORWARDS, "mlp", "moe"))
 def test_a_feed_forward_computes_what_a_mixer_cannot(feed_forward):
-    assert xor_accuracy(feed_forward) > xor_accuracy(None) + 0.2
+    assert xor_accuracy(feed_forward) > without_a_feed_forward() + 0.2

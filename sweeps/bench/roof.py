@@ -11,17 +11,18 @@ from dataclasses import dataclass
 import torch
 
 from hybrid.cost import Weights
-from hybrid.devices import Rate
 from hybrid.flops import forward_flops, training_flops
-from hybrid.machine import this_machine
+from hybrid.machine import bandwidth, products
 from hybrid.roofline import read_bytes
 from sweeps.bench.clock import Clock
 from sweeps.bench.ours import scan_sizes
 from sweeps.bench.phases import clock
 from sweeps.bench.setting import SCANS, Phase, Setting
+from sweeps.trial.recipe import Precision
 
 # In and out. Torch shares out among its threads only what is longer than 2^15 elements.
 CACHED_FLOATS, UNCACHED_FLOATS = 1 << 17, 1 << 25
+DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 EXP_SECONDS = 0.2  # of calls, whose best is taken
 
 
@@ -37,10 +38,10 @@ class Roof:
 
 def measure(setting: Setting) -> Roof:
     """Return the rates of the setting's device, measured now."""
-    machine = this_machine(setting.device.type)
+    kind = setting.device.type
     return Roof(
-        gemm_flops_per_s=machine.flops_per_s(Rate(str(setting.precision))),
-        copy_bytes_per_s=machine.bytes_per_s,
+        gemm_flops_per_s=products(kind, DTYPES[setting.precision]),
+        copy_bytes_per_s=bandwidth(kind),
         exp_cached_per_s=exp_rate(CACHED_FLOATS, setting.device),
         exp_uncached_per_s=exp_rate(UNCACHED_FLOATS, setting.device),
     )
