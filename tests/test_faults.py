@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.study import studies
+from sweeps.study.queue import Queue
 from sweeps.study.storage import open_storage
 from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
@@ -75,6 +76,17 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(tmp_path, sour
         process.join()
     finished(made)
     pd.testing.assert_frame_equal(curves(made), undisturbed)
+
+
+def test_a_worker_that_dies_between_two_parameters_of_a_choice_loses_no_place(tmp_path, source):
+    made = job(tmp_path, source)
+    study, arms = (
+        worker(made).study,
+        list(dict.fromkeys(p.arm for p in made.plan().points.values())),
+    )
+    for _ in range(PLACES):
+        Queue(study).claim().suggest_categorical("arm", arms)  # and no seed
+    finished(made)
 
 
 def test_two_workers_share_a_study(tmp_path, source, undisturbed):

@@ -113,7 +113,7 @@ def finished(made: Job, url: str = "") -> list[Record]:
     found = records.read(made.records)
     complete = Counter(r.run_id for r in found if r.outcome is Outcome.COMPLETE)
     plan = made.plan()
-    assert complete == dict.fromkeys(plan.places(), 1)
+    assert complete == dict.fromkeys(plan.places(), 1), (complete, list(plan.places()))
     assert list(made.records.rglob(".*.tmp")) == []
     study = worker(made, url).study
     told = [t for t in study.trials if t.state is TrialState.COMPLETE]

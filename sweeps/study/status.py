@@ -18,6 +18,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.study import studies
 from sweeps.study.beat import BEAT
 from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
 from sweeps.sweep import Point
@@ -151,7 +152,7 @@ def of_search(study: Study, objectives: Sequence[str], ledger: Ledger) -> Status
                 seed=trial.number,
                 state=STATES[trial.state],
                 live=_live(trial, ledger.folder, run_id, len(attempts)) if is_running else None,
-                params=trial.params or trial.system_attrs.get("fixed_params", {}),
+                params=studies.chosen(trial),
                 values=trial.values if trial.state is TrialState.COMPLETE else (),
                 best=trial.number in best,
                 **known,

@@ -19,6 +19,7 @@ from sweeps.plans.plan import Plan
 from sweeps.study.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
 from sweeps.trial.records import Ledger
 
+FIXED = "fixed_params"  # where Optuna keeps what a waiting trial is to choose
 REFUSALS = 50  # a place where so much was over budget is given up
 OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -98,7 +99,7 @@ def _restore_place(
     """Add the trials that the records of one place tell of; return what to enqueue, if anything."""
     fixed = plan.places()[place]
     refused = [t.params for t in trials if REFUSED in t.user_attrs]
-    tried = [t.params for t in trials if t.params and t.params not in refused]
+    tried = [chosen(t) for t in trials if chosen(t) and REFUSED not in t.user_attrs]
     candidates = [dict(fixed)] if fixed else _distinct([*recorded, *tried])
     for params in candidates:
         if params in refused:
@@ -122,6 +123,11 @@ def _distinct(items: Iterable[Params]) -> list[Params]:
 def enqueue(study: Study, place: str, params: Params) -> None:
     """Let a trial wait for a worker; what `params` lack is sampled when it runs."""
     study.enqueue_trial(dict(params), user_attrs={PLACE: place})
+
+
+def chosen(trial: FrozenTrial) -> Params:
+    """Return what a trial has chosen, and what it was still to choose when its worker died."""
+    return {**trial.system_attrs.get(FIXED, {}), **trial.params}
 
 
 def held_by_another(study: Study, trial: Trial) -> bool:

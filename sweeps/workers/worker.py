@@ -169,7 +169,7 @@ class Worker:
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         if PLACE in trial.user_attrs:
-            studies.enqueue(self.study, trial.user_attrs[PLACE], trial.params)
+            studies.enqueue(self.study, trial.user_attrs[PLACE], studies.chosen(trial))
 
     def _history(self) -> Sequence[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
