@@ -10,7 +10,7 @@ from ablations import catalog, page, run
 from ablations.finding import Finding
 from sweeps import catalog as sweep_catalog
 from sweeps.sweep import Sweep
-from sweeps.trial import records
+from sweeps.trial import measure, records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Label
 from sweeps.trial.run import run as run_trial
@@ -19,6 +19,13 @@ from sweeps.trial.run import run as run_trial
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("findings")
+
+
+@pytest.fixture(autouse=True)
+def hasty_clock(monkeypatch) -> None:
+    """Time as little as can be timed: at this scale nothing is read from a clock."""
+    for name in ("PREFILL_REPEATS", "DECODE_STEPS", "DECODE_WARMUP"):
+        monkeypatch.setattr(measure, name, 1)
 
 
 @pytest.mark.parametrize("finding", catalog.FINDINGS, ids=lambda f: f.name)
