@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.eval.suite import JAMBA_PAPER
+from sweeps.eval import data
+from sweeps.eval.suite import JAMBA_PAPER, chosen
 from tests.text import SYLLABLES
 
 Record = dict[str, Any]
@@ -121,3 +122,18 @@ def write(folder: Path) -> None:
             path = folder / benchmark.task / f"{split}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(make(i)) + "\n" for i in range(N[split])))
+
+
+def put(folder: Path, task: str, split: str, rows) -> tuple[data.Local, ...]:
+    """Write records of a task as lines and return what is read of the folder."""
+    path = folder / task / f"{split}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return tuple(data.read(folder, chosen([task])))
+
+
+def changed(task: str, n: int = 12, **fields) -> list[dict]:
+    """Return records of which the second has these fields instead of its own."""
+    rows = [MAKE[task](i) for i in range(n)]
+    rows[1] |= fields
+    return rows

@@ -1,16 +1,15 @@
 """The command line: what it accepts, what it refuses, and every command that is shown."""
 
 import re
-import shlex
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from sweeps import cli, docs
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 from sweeps.workers.jobs import Job
+from tests.commands import assert_one_sentence, invoke
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,10 +30,6 @@ def asked(monkeypatch) -> list[Job]:
         monkeypatch.setattr(cli.execute, name, take)
     monkeypatch.chdir(ROOT)
     return calls
-
-
-def invoke(command: str):
-    return CliRunner().invoke(cli.app, shlex.split(command))
 
 
 # Those that would write or need a run of one's own have tests of their own.
@@ -77,11 +72,7 @@ def test_text_of_ones_own_is_one_option_away(asked):
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = invoke(command)
-    assert result.exit_code == 2
-    assert message in " ".join(result.stderr.split())
-    assert "Traceback" not in result.output
-    assert list(tmp_path.iterdir()) == []
+    assert_one_sentence(command, message, tmp_path)
 
 
 def test_a_missing_corpus_package_names_the_command_that_installs_it(tmp_path, monkeypatch):

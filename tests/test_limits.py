@@ -5,7 +5,6 @@ One file: table, figure and page are drawn from the same made-up rows.
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Annotation
-from typer.testing import CliRunner
 
 from hybrid import codec, generate
 from hybrid.activations import working_bytes
@@ -24,7 +22,6 @@ from hybrid.cost import training_bytes
 from hybrid.jamba import parse_ratio
 from hybrid.model import build
 from hybrid.spec import ModelSpec
-from sweeps import cli
 from sweeps.bench import figure, limits, limits_table, page, peak, record, weigh
 from sweeps.bench.limits import Bounds, LimitRow
 from sweeps.bench.ours import Ours
@@ -34,6 +31,7 @@ from sweeps.bench.setting import Phase, Setting, jamba_style
 from sweeps.bench.weigh import Weighed
 from sweeps.trial.recipe import Precision
 from sweeps.workers import server
+from tests.commands import assert_one_sentence, invoke
 
 ROOT = Path(__file__).parents[1]
 RATIOS = ("1:0", "1:7", "0:1")
@@ -322,10 +320,6 @@ def test_files_with_nothing_to_draw_are_named(tmp_path):
 # --- the commands and the script
 
 
-def invoke(command: str):
-    return CliRunner().invoke(cli.app, shlex.split(command))
-
-
 def test_limits_and_their_figure_from_end_to_end(tmp_path):
     result = invoke(f"limits --smoke --device cpu --ratio 1:0 --max-batch 1 --results {tmp_path}")
     assert result.exit_code == 0, result.output
@@ -357,10 +351,7 @@ def test_limits_and_their_figure_from_end_to_end(tmp_path):
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = invoke(command)
-    assert result.exit_code == 2
-    assert message in " ".join(result.stderr.split())
-    assert list(tmp_path.iterdir()) == []
+    assert_one_sentence(command, message, tmp_path)
 
 
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"

@@ -13,7 +13,6 @@ from sweeps.bench.contender import Contender
 from sweeps.bench.ours import Ours
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial.device import autocast
-from sweeps.trial.recipe import Precision
 
 BALANCE = 0.001  # weight of the load-balancing loss; Jamba's released configuration
 CLIP_NORM = 1.0
@@ -88,8 +87,7 @@ def scan(contender: Contender, setting: Setting) -> Task:
 def scan_step(contender: Contender, setting: Setting) -> Task:
     """Return a scan alone as training has it: forward, and the gradients of all its inputs."""
     assert isinstance(contender, Ours)
-    dtype = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}[setting.precision]
-    call = contender.scan_step(batch=setting.batch, tokens=setting.tokens, dtype=dtype)
+    call = contender.scan_step(batch=setting.batch, tokens=setting.tokens, dtype=setting.dtype)
     return Task(prepare=lambda: None, call=lambda _: call())
 
 

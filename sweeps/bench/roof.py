@@ -18,11 +18,9 @@ from sweeps.bench.clock import Clock
 from sweeps.bench.ours import scan_sizes
 from sweeps.bench.phases import clock
 from sweeps.bench.setting import SCANS, Phase, Setting
-from sweeps.trial.recipe import Precision
 
 # In and out. Torch shares out among its threads only what is longer than 2^15 elements.
 CACHED_FLOATS, UNCACHED_FLOATS = 1 << 17, 1 << 25
-DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 EXP_SECONDS = 0.2  # of calls, whose best is taken
 
 
@@ -40,7 +38,7 @@ def measure(setting: Setting) -> Roof:
     """Return the rates of the setting's device, measured now."""
     kind = setting.device.type
     return Roof(
-        gemm_flops_per_s=products(kind, DTYPES[setting.precision]),
+        gemm_flops_per_s=products(kind, setting.dtype),
         copy_bytes_per_s=bandwidth(kind),
         exp_cached_per_s=exp_rate(CACHED_FLOATS, setting.device),
         exp_uncached_per_s=exp_rate(UNCACHED_FLOATS, setting.device),

@@ -77,3 +77,8 @@ class Setting:
             self.precision is not Precision.AUTO,
             "Setting: precision must be fp32 or bf16; sweeps.trial.device.choose_precision chooses",
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return what matrix products are computed in."""
+        return {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}[self.precision]

@@ -1,19 +1,12 @@
 """The commands `bench` and `profile`, from end to end."""
 
-import shlex
-
 import pytest
-from typer.testing import CliRunner
 
-from sweeps import cli
 from sweeps.bench import entries, page, record
 from sweeps.bench.profile import PartRow
 from sweeps.bench.record import Row
 from tests.bench.samples import HERE, PEERS
-
-
-def invoke(command: str):
-    return CliRunner().invoke(cli.app, shlex.split(command))
+from tests.commands import assert_one_sentence, invoke
 
 
 def test_the_benchmark_runs_from_end_to_end(tmp_path):
@@ -59,7 +52,4 @@ def test_the_profile_runs_from_end_to_end(tmp_path):
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = invoke(command)
-    assert result.exit_code == 2
-    assert message in " ".join(result.stderr.split())
-    assert list(tmp_path.iterdir()) == []
+    assert_one_sentence(command, message, tmp_path)
