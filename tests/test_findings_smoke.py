@@ -5,8 +5,10 @@ made once.
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ablations import catalog, page, run
+from ablations.__main__ import app
 from ablations.finding import Finding
 from sweeps import catalog as sweep_catalog
 from sweeps.sweep import Sweep
@@ -48,3 +50,18 @@ def run_all(sweep: Sweep, source: TextFile, home: Path) -> None:
     for point in sweep.points("smoke", source):
         label = Label(sweep=sweep.name, scale="smoke", arm=point.arm, matched=point.matched)
         records.write(run_trial(point.spec, point.recipe, label=label), [], home)
+
+
+@pytest.mark.slow
+def test_the_commands_run_judge_and_draw_a_finding(tmp_path):
+    """From end to end, with studies and processes: one that has a single arm."""
+    at = ("experts_int8", "--scale", "smoke", "--results", str(tmp_path))
+    ran = CliRunner().invoke(app, ["run", *at, "--device", "cpu"])
+    assert ran.exit_code == 0, ran.output
+    (figure,) = tmp_path.glob("finding-experts-int8/*.png")
+    figure.unlink()
+    judged, drawn = (CliRunner().invoke(app, [command, *at]) for command in ("judge", "plot"))
+    assert "8 bits cost" in judged.output
+    assert ran.output.endswith(judged.output)
+    assert f"wrote {figure}" in drawn.output
+    assert figure.exists()
