@@ -107,7 +107,14 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
         *(sys.executable, "-m", "sweeps", "run", FILE, "--scale", "many", "--device", "cpu"),
         *("--text", source.path, "--results", str(tmp_path)),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Also where these tests were started in the background, which ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     folder = tmp_path / "tiny-tale" / "trials"
     while not folder.is_dir() or not list(folder.glob("*.parquet")):
         time.sleep(0.1)
