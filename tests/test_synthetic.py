@@ -476,6 +476,5 @@ def test_another_task_is_not_of_the_design():
 def test_the_figures_of_a_finding_show_accuracy():
     figure = losses(rows_of(SWEEP), ARMS)
     said = " ".join(figure.axes[0].get_ylabel().split())
-    assert said == (
-        "right answers of held-out draws, share, mean over probes black: mean and 95% interval"
-    )
+    assert said == "right answers of held-out draws, share, mean over probes"
+    assert figure.get_suptitle() == "black: mean and 95% interval; in colour: 2 seeds"
