@@ -51,6 +51,17 @@ class NoConv(nn.Module):
         return F.silu(u_BTE), u_BTE.new_empty(B, 0, E, dtype=torch.float32)
 
 
+class FromFew(nn.Linear):
+    """A linear map, without bias, from few features to many.
+
+    The gradient of its weight is then a product of (few, tokens) by (tokens, many), which takes a
+    fraction of the time of nn.Linear's (many, tokens) by (tokens, few).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t().contiguous()
+
+
 class Mamba(nn.Module):
     """A selective state-space mixer; the kernels are `ops.conv` and `ops.scan`."""
 
@@ -68,7 +79,7 @@ class Mamba(nn.Module):
         )
         inner = (self.dt_norm, self.b_norm, self.c_norm)
         self.inner_norms = [norm for norm in inner if isinstance(norm, RMSNorm)]
-        self.dt_proj = nn.Linear(R, E, bias=False)
+        self.dt_proj = FromFew(R, E, bias=False)
         self.dt_bias_E = nn.Parameter(torch.empty(E))
         self.a_log_EN = nn.Parameter(torch.empty(E, N))
         self.d_E = nn.Parameter(torch.empty(E))

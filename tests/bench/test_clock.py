@@ -33,16 +33,25 @@ def interleaved(fake: FakeTime, patience: Patience, **tasks: Task):
     return interleave(tasks, warm_s, patience, fake.now)
 
 
-def test_tasks_take_turns_after_a_call_that_does_not_count():
+def test_tasks_take_turns_and_each_turn_begins_with_a_call_that_does_not_count():
     fake = FakeTime()
     rounds = interleaved(
         fake,
         Patience(rounds=3, round_s=1.0, budget_s=60),
-        a=fake.task("a", 9.0, 2.0),
+        a=fake.task("a", *(9.0, *(5.0, 2.0) * 3)),
         b=fake.task("b", 9.0, 4.0),
     )
-    assert "".join(fake.log) == "ab" + "ab" * 3
+    assert "".join(fake.log) == "ab" + "aabb" * 3
     assert rounds == {"a": [[2.0]] * 3, "b": [[4.0]] * 3}
+
+
+def test_long_calls_count_at_once_and_so_do_those_of_a_task_that_is_alone():
+    fake, patience = FakeTime(), Patience(rounds=3, round_s=1.0, budget_s=60)
+    interleaved(fake, patience, quick=fake.task("q", 1.0), slow=fake.task("s", 11.0))
+    assert "".join(fake.log) == "qs" + "qqs" * 3
+    fake.log.clear()
+    interleaved(fake, patience, alone=fake.task("a", 1.0))
+    assert "".join(fake.log) == "a" + "a" * 3
 
 
 def test_short_calls_are_repeated_within_a_round_and_preparation_is_not_timed():

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid.ops.cpu import row_kernels
+from hybrid.ops.cpu.lanes import LANES
 from hybrid.ops.cpu.run import added, array, operator, rows, run, whole
 from hybrid.ops.given import ACTIVATIONS
 from hybrid.ops.reference import IGNORED
@@ -87,7 +87,9 @@ def _require_floats(op: str, **given: torch.dtype) -> None:
 
 def _longer(weight: Tensor) -> Any:
     """Return the weight and a block of zeros, which the end of a last part is multiplied with."""
-    return array(F.pad(weight, [0, whole(1)]))
+    longer = np.zeros(len(weight) + LANES, np.float32)
+    longer[: len(weight)] = array(weight)
+    return longer
 
 
 @cache

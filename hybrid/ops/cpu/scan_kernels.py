@@ -67,7 +67,7 @@ def scan_forward(
     h_last,
     saved,
 ):
-    """Run the recurrence; a job is one row and one block. Long because a loop nest cannot be cut.
+    """Run the recurrence, `chunk` tokens at a time; a job is one row and one block.
 
     `saved` (rows, chunks, blocks, N, lanes) receives the state before every `chunk`-th token; where
     its second extent is 0, nothing is saved.
@@ -75,6 +75,7 @@ def scan_forward(
     T, (E, N) = b.shape[1], a.shape
     blocks, chunks = E // LANES, saved.shape[1]
     rate, state = scratch(N), scratch(N)
+    tokens = scratch(chunk), scratch(chunk), scratch(chunk)
     for job in range(first, last):
         row, block = job // blocks, job % blocks
         e = block * LANES
@@ -82,27 +83,60 @@ def scan_forward(
             store(rate, n * LANES, gather(a, e * N + n, N) * LOG2_E)
             store(state, n * LANES, gather(h, (row * E + e) * N + n, N))
         skip, shift = load(d, e), load(bias, e)
-        for t in range(T):
-            if t % chunk == 0 and chunks > 0:
-                to = ((row * chunks + t // chunk) * blocks + block) * N * LANES
+        for t0 in range(0, T, chunk):
+            steps = min(chunk, T - t0)
+            if chunks > 0:
+                to = ((row * chunks + t0 // chunk) * blocks + block) * N * LANES
                 for n in range(N):
                     store(saved, to + n * LANES, load(state, n * LANES))
-            bc = (row * T + t) * N
-            prefetch(raw[0], place(raw, row, t + AHEAD, e))
-            prefetch(u[0], place(u, row, t + AHEAD, e))
-            prefetch(gate[0], place(gate, row, t + AHEAD, e))
-            step = softplus(load(raw[0], place(raw, row, t, e)) + shift)
-            x = load(u[0], place(u, row, t, e))
-            drive, out = step * x, skip * x
+            enter(tokens, steps, row, t0, e, u, raw, shift, skip)
             for n in range(N):
-                decay = power_of_two(step, load(rate, n * LANES))
-                new = fma(decay, load(state, n * LANES), drive * element(b, bc + n))
-                store(state, n * LANES, new)
-                out = fma(new, element(c, bc + n), out)
-            z = load(gate[0], place(gate, row, t, e))
-            store(y[0], place(y, row, t, e), out * z * sigmoid(z))
+                at = (row * T + t0) * N + n
+                advance(tokens, steps, at, N, n, state, load(rate, n * LANES), b, c)
+            leave(tokens, steps, row, t0, e, gate, y)
         for n in range(N):
             scatter(h_last, (row * E + e) * N + n, N, load(state, n * LANES))
+
+
+@njit(nogil=True)
+def enter(tokens, steps, row, t0, e, u, raw, shift, skip):
+    """Note dt, dt u and d u of each token of one block over one chunk."""
+    dts, drives, outs = tokens
+    for k in range(steps):
+        at, t = k * LANES, t0 + k
+        prefetch(raw[0], place(raw, row, t + AHEAD, e))
+        prefetch(u[0], place(u, row, t + AHEAD, e))
+        step = softplus(load(raw[0], place(raw, row, t, e)) + shift)
+        x = load(u[0], place(u, row, t, e))
+        store(dts, at, step)
+        store(drives, at, step * x)
+        store(outs, at, skip * x)
+
+
+@njit(nogil=True)
+def advance(tokens, steps, bc, N, n, state, rate, b, c):
+    """Take state n of one block through one chunk, in a register, and add it to what comes out.
+
+    All states of a token one after the other would wait for that token's softplus each time.
+    """
+    dts, drives, outs = tokens
+    now = load(state, n * LANES)
+    for k in range(steps):
+        at = k * LANES
+        decay = power_of_two(load(dts, at), rate)
+        now = fma(decay, now, load(drives, at) * element(b, bc + k * N))
+        store(outs, at, fma(now, element(c, bc + k * N), load(outs, at)))
+    store(state, n * LANES, now)
+
+
+@njit(nogil=True)
+def leave(tokens, steps, row, t0, e, gate, y):
+    """Write what comes out of one block over one chunk, gated."""
+    for k in range(steps):
+        t = t0 + k
+        prefetch(gate[0], place(gate, row, t + AHEAD, e))
+        z = load(gate[0], place(gate, row, t, e))
+        store(y[0], place(y, row, t, e), load(tokens[2], k * LANES) * z * sigmoid(z))
 
 
 class Room(NamedTuple):
