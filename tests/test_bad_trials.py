@@ -25,7 +25,7 @@ from tests import bad_sweep
 from tests.test_process import trial_processes
 from tests.workers import Notes, job, worker
 
-LIMITS = Limits(seconds=20.0, memory_bytes=3 << 29)
+LIMITS = Limits(seconds=10.0, memory_bytes=3 << 29)
 HARM = {"hangs": signal.SIGSTOP, "crashes": signal.SIGSEGV}
 OUTCOMES = {
     "diverges": [Outcome.DIVERGED],
@@ -38,7 +38,7 @@ OUTCOMES = {
 WHY = {
     "diverged  diverges seed 0": "the training loss of step",
     "out_of_memory  too-large seed 0 (2 attempts)": "the trial's process held",
-    "timed_out  hangs seed 0 (2 attempts)": "the trial's process ran longer than its limit of 20 s",
+    "timed_out  hangs seed 0 (2 attempts)": "the trial's process ran longer than its limit of 10 s",
     "crashed  crashes seed 0 (2 attempts)": "the trial's process ended with signal SIGSEGV",
 }
 LAST_WORDS = {

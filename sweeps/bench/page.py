@@ -16,16 +16,17 @@ HEAD = f"""# Speed beside other implementations
 
 Made by `python -m sweeps docs` from `results/published/{FOLDER}`; do not edit. The figures are what
 `python -m sweeps bench` prints: every contender has the same weights, is first held against the
-baseline, and is timed in turn with the others. A turn begins with a call that does not count, if it
-takes no more than {COLD_S:.0f} s; in the runs up to 24 November 2026 it did. A time relative to the
-baseline's is the median over rounds of the ratio within a round; n is their number. Brackets hold
-quartiles. Training is a whole step (forward, loss, backward, clipping, AdamW); prefill and decode
-run at batch 1. Memory is growth over a process that has the model ready. "Of the machine" is
-arithmetic, or for decoding the bytes that must be read, beside what a matrix product or a copy
-reached in the same run. "Compiled" is torch.compile, "graphs" CUDA graphs as well; a scan alone is
-in fp32, its training in the precision of the run. On the CPU all contenders have the settings of
-heap and threads that a trial has (`sweeps/workers/server.py`), which a program of its own would
-have to set.
+baseline, and is timed in turn with the others. A turn begins with a call that does not count, if
+it takes no more than {COLD_S:.0f} s; in runs before 30 November 2026, 14:00, it did. A time
+relative to the baseline's is the median over rounds of the ratio within a round; n is their
+number. Brackets hold quartiles. Training is a whole step (forward, loss, backward, clipping,
+AdamW); prefill and decode run at batch 1. Memory is growth over a process that has the model
+ready. "Of the machine" is arithmetic, or for decoding the bytes that must be read, beside what a
+matrix product or a copy reached in the same run. "Compiled" is torch.compile, "graphs" CUDA graphs
+as well; a scan alone is in fp32, its training in the precision of the run. On the CPU all
+contenders have the settings of heap and threads that a trial has (`sweeps/workers/server.py`),
+which a program of its own would have to set. Runs of one machine kind differ: these machines are
+shared, and quartiles far from the median mean that something else was running.
 """
 # What the rows of a file are, by the beginning of its name; else they are a benchmark's.
 KINDS: dict[str, type[Origin]] = {profile.PREFIX: PartRow, limits.PREFIX: LimitRow}
