@@ -6,13 +6,14 @@ states. Whoever decodes many tokens prepares for it: `hybrid/steps.py`, as `samp
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
 from hybrid import steps
 from hybrid.model import Cache, HybridLM
-from hybrid.spec import require
+from hybrid.spec import LARGEST, require
 
 COLDEST = 1e-30  # temperature; numbers below have no reciprocal in fp32
 CHUNK = 4096  # tokens of a prompt that are read in one pass
@@ -27,9 +28,13 @@ class Choice:
     top_p: float = 1.0  # among the likeliest that have this probability together
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0, f"Choice: temperature={self.temperature} must be 0 or more")
         require(
-            self.top_k is None or self.top_k >= 1, f"Choice: top_k={self.top_k} must be 1 or more"
+            0 <= self.temperature < inf,
+            f"Choice: temperature={self.temperature} must be finite and 0 or more",
+        )
+        require(
+            self.top_k is None or 1 <= self.top_k <= LARGEST,
+            f"Choice: top_k={self.top_k} must be 1 or more, at most {LARGEST}",
         )
         require(0 < self.top_p <= 1, f"Choice: top_p={self.top_p} must be above 0 and at most 1")
 
@@ -89,6 +94,7 @@ def go_on(
 ) -> Iterator[Tensor]:
     """Yield `tokens` tokens (B,) that continue what gave these logits and this cache, which stays
     as it is."""
+    require(0 <= seed <= LARGEST, f"seed={seed} must be 0 or more, at most {LARGEST}")
     draws = torch.Generator(logits_BV.device).manual_seed(seed)
     taker = steps.prepare(model, cache)
     for _ in range(tokens):

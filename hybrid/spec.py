@@ -14,7 +14,9 @@ cannot be constructed: every check is in `__post_init__`, before anything is all
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from math import gcd
+from math import gcd, inf
+
+LARGEST = 2**63 - 1  # of a size; tensors and records count in int64
 
 
 def require(holds: bool, message: str) -> None:
@@ -24,10 +26,12 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_positive(owner: str, **fields: int | None) -> None:
-    """Raise ValueError for the first field that is neither None nor an integer of 1 or more."""
+    """Raise ValueError for the first field that is neither None nor an integer of 1 to LARGEST."""
     for name, value in fields.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{owner}: {name}={value!r} must be an integer of 1 or more")
+        if value is not None and value > LARGEST:
+            raise ValueError(f"{owner}: {name}={value!r} must be at most {LARGEST}")
 
 
 class DtInit(StrEnum):
@@ -50,7 +54,9 @@ class Rope:
     theta: float = 10_000.0
 
     def __post_init__(self):
-        require(self.theta > 1, f"Rope: theta={self.theta!r} must be larger than 1")
+        require(
+            1 < self.theta < inf, f"Rope: theta={self.theta!r} must be finite and larger than 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +207,10 @@ class ModelSpec:
             type(self.layers) is tuple and len(self.layers) > 0,
             f"ModelSpec: layers={self.layers!r} must be a tuple of at least one Layer",
         )
-        require(self.norm_eps > 0, f"ModelSpec: norm_eps={self.norm_eps!r} must be above 0")
+        require(
+            0 < self.norm_eps < inf,
+            f"ModelSpec: norm_eps={self.norm_eps!r} must be finite and above 0",
+        )
         for index, layer in enumerate(self.layers):
             _check_fit(layer, self.width, where=f"layers[{index}]")
 

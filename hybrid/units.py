@@ -5,6 +5,7 @@ Memory is as written: 80GB is 80 times 10^9 bytes, 80GiB is 80 times 2^30.
 """
 
 import re
+from math import inf
 
 CONTEXT = {"": 1, "k": 1 << 10, "m": 1 << 20}
 MEMORY = {
@@ -43,7 +44,7 @@ def _parse(text: str, units: dict[str, int], what: str, right: str) -> int:
     if not found or unit not in units:
         raise ValueError(f"{what} {text!r} must be {right}")
     value = float(found[1].replace(",", "").replace("_", "")) * units[unit]
-    if value < 1 or value != int(value):
+    if not 1 <= value < inf or value != int(value):
         raise ValueError(f"{what} {text!r} is {value:g}; it must be a whole number of 1 or more")
     return int(value)
 

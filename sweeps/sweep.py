@@ -7,14 +7,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hybrid.spec import ModelSpec
+from hybrid import cost
+from hybrid.spec import LARGEST, ModelSpec, require
+from sweeps import design_checks
 from sweeps.trial.data.sources import Source, on_text
 from sweeps.trial.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One trial that a sweep asks for."""
+    """One trial that a sweep asks for. Raises ValueError where its record could not hold it."""
 
     arm: str
     seed: int
@@ -22,10 +24,26 @@ class Point:
     recipe: Recipe
     matched: str | None = None  # what is equal across the arms
 
+    def __post_init__(self):
+        params = cost.params(self.spec)
+        require(
+            params <= LARGEST,
+            f"arm {self.arm!r}: a model of {params:.3g} parameters is more than a record can hold",
+        )
+        require(
+            self.recipe.seed == self.seed,
+            f"arm {self.arm!r}, seed {self.seed}: the recipe must have this seed, "
+            f"got seed={self.recipe.seed}",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A designed comparison: `point(arm, seed, scale)` is what is trained, and all that varies."""
+    """A designed comparison: `point(arm, seed, scale)` is what is trained, and all that varies.
+
+    Raises ValueError for a name, an arm or a seed that is empty, given twice or no part of a file
+    name (sweeps/trial/file_names.py), and for scales without seeds.
+    """
 
     name: str
     question: str
@@ -35,6 +53,14 @@ class Sweep:
     point: Callable[[str, int, Any], tuple[ModelSpec, Recipe]]
     matched: str | None  # what `point` makes equal across the arms, and by which dimension
     figure: Callable[[pd.DataFrame, tuple[str, ...]], Figure]  # from trials and the order of arms
+
+    def __post_init__(self):
+        owner = design_checks.check_name_and_scales("Sweep", self.name, self.scales)
+        design_checks.check_same_scales(owner, "seeds", self.seeds, self.scales)
+        design_checks.check_arms(owner, self.arms)
+        for scale, seeds in self.seeds.items():
+            design_checks.check_seeds(f"{owner}, scale {scale!r}", seeds)
+        design_checks.check_trial_names(owner, self.name, self.arms, self.seeds)
 
     def points(self, scale: str, source: Source) -> list[Point]:
         """Return every point, all arms of the first seed first; those on text are on `source`.

@@ -9,7 +9,7 @@ import typer
 
 from hybrid import ops as backends
 from hybrid.generate import Choice
-from hybrid.spec import require
+from hybrid.spec import LARGEST, require
 from sweeps import results, speech, trained
 from sweeps.bench.options import print_lines, say, typed
 from sweeps.eval import needle, needle_figure, record, suite, table
@@ -36,9 +36,11 @@ def generate(
     prompt: Annotated[str, typer.Option(help="what to continue; default the begin of a text")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="at the most")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=0, help="so many likeliest tokens; 0 is all")] = 0,
+    top_k: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="so many likeliest tokens; 0 is all")
+    ] = 0,
     top_p: Annotated[float, typer.Option(help="the likeliest tokens with this probability")] = 1.0,
-    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="of the draws")] = 0,
     device: Device = "auto",
     ops: OpsName = "auto",
     precision: Bits = Precision.AUTO,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sweeps.design_checks import check_seeds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
@@ -16,8 +18,13 @@ class Rates:
     margin: float = 0.0
 
     def __post_init__(self):
-        if not self.grid or any(rate <= 0 for rate in self.grid):
-            raise ValueError(f"Rates: grid={self.grid!r} must hold rates above 0")
+        if not self.grid or not all(0 < rate < math.inf for rate in self.grid):
+            raise ValueError(f"Rates: grid={self.grid!r} must hold finite rates above 0")
+        if len(set(self.grid)) < len(self.grid):
+            raise ValueError(f"Rates: grid={self.grid!r} must hold each rate once")
+        check_seeds("Rates", (self.seed,))
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"Rates: margin={self.margin!r} must be finite and 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

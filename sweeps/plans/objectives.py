@@ -5,17 +5,19 @@ spec and a recipe are enough. Both save work: what is over a budget by arithmeti
 and what is hopeless by measurement is never trained.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import mean
 from typing import TypeVar
 
 from hybrid import cost
-from hybrid.spec import ModelSpec, MoE
+from hybrid.spec import ModelSpec, MoE, require
 from hybrid.units import parse_memory
 from sweeps.plans.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
+from sweeps.trial.file_names import require_name
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Record
 
@@ -31,6 +33,13 @@ class Objective:
     of: Callable[[Record], float]
     early: Callable[[Speeds], float] | None = None
 
+    def __post_init__(self):
+        require_name("Objective: name", self.name)
+        require(
+            self.direction in ("minimize", "maximize"),
+            f"Objective {self.name!r}: direction={self.direction!r} must be minimize or maximize",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
@@ -42,6 +51,11 @@ class Constraint:
     early: Callable[[Speeds], float] | None = None
 
     def __post_init__(self):
+        require_name("Constraint: name", self.name)
+        require(
+            math.isfinite(self.limit),
+            f"Constraint {self.name!r}: limit={self.limit!r} must be finite",
+        )
         if (self.by_arithmetic is None) == (self.early is None):
             raise ValueError(
                 f"Constraint {self.name!r} needs exactly one of by_arithmetic and early"

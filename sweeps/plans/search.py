@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import combinations, product
 from statistics import mean
 from typing import Any
 
@@ -29,7 +30,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import BaseTrial
 
 from hybrid import codec
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, require, require_positive
+from sweeps import design_checks
 from sweeps.plans.grid import held_out_value
 from sweeps.plans.objectives import Constraint, Objective
 from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
@@ -38,6 +40,7 @@ from sweeps.sweep import Point
 from sweeps.trial.data.sources import PackagedText, Source, on_text
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
+from sweeps.trial.file_names import file_part, require_distinct, require_short
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome, Record
 from sweeps.tuning import Rates, choose
@@ -45,6 +48,7 @@ from sweeps.tuning import Rates, choose
 LR_AT_EDGE = "lr_at_edge"  # user attribute of a trial whose best rate was the first or the last
 
 VOCAB = "vocab"  # user attribute
+LONGEST_ARM = f"999:999-{'0' * 8}"  # as _arm makes one; layers in lowest terms, then a hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +72,57 @@ class Search:
     margin: float = 0.0  # nats per token; see sweeps/plans/rules.py
 
     def __post_init__(self):
-        if not self.objectives:
-            raise ValueError(f"search {self.name!r} needs at least one objective")
-        if self.n_trials.keys() != self.scales.keys():
-            raise ValueError(
-                f"search {self.name!r}: n_trials is for {sorted(self.n_trials)}, "
-                f"its scales are {sorted(self.scales)}"
-            )
-        if any(not 0 < rung < 1 for rung in self.rungs):
-            raise ValueError(f"search {self.name!r}: rungs={self.rungs!r} must lie in 0..1")
+        owner = design_checks.check_name_and_scales("Search", self.name, self.scales)
+        design_checks.check_same_scales(owner, "n_trials", self.n_trials, self.scales)
+        for scale, count in self.n_trials.items():
+            require_positive(f"{owner}, scale {scale!r}", n_trials=count)
+        design_checks.check_seeds(owner, self.seeds)
+        design_checks.check_trial_names(
+            owner, self.name, [LONGEST_ARM], dict.fromkeys(self.scales, self._all_seeds)
+        )
+        self._check_objectives(owner)
+        self._check_rules(owner)
         if self.rungs and len(self.seeds) > 1:
             raise ValueError(
                 f"search {self.name!r}: with several seeds a trial is judged after each seed; "
                 "leave rungs empty"
             )
+
+    @property
+    def _all_seeds(self) -> tuple[int, ...]:
+        return self.seeds if self.rates is None else (*self.seeds, self.rates.seed)
+
+    def _check_objectives(self, owner: str) -> None:
+        """Check that there are objectives, and that no two figures of them have one name."""
+        names = [objective.name for objective in self.objectives]
+        require(len(names) > 0, f"{owner}: it needs at least one objective")
+        require_distinct(f"{owner}: objectives", names)
+        pairs = [f"{one}-{other}" for one, other in combinations(names, 2)]
+        require_distinct(f"{owner}: pairs of objectives", pairs)
+        for scale, drawn in product(self.scales, [*pairs, *names]):
+            figure = f"{self.name}-{scale}-importance-{file_part(drawn)}.svg"
+            require_short(f"{owner}: objective {drawn!r}", figure)
+
+    def _check_rules(self, owner: str) -> None:
+        """Check what decides when a run is ended early, and on which seeds."""
+        require(
+            all(0 < rung < 1 for rung in self.rungs),
+            f"{owner}: rungs={self.rungs!r} must lie in 0..1",
+        )
+        require(
+            0 <= self.margin < math.inf,
+            f"{owner}: margin={self.margin!r} must be finite and 0 or more",
+        )
+        names = {objective.name for objective in self.objectives}
+        require(
+            self.slack.keys() <= names and all(0 <= x < math.inf for x in self.slack.values()),
+            f"{owner}: slack={dict(self.slack)!r} must hold finite numbers of 0 or more, by names "
+            f"of objectives: {', '.join(sorted(names))}",
+        )
+        require(
+            self.rates is None or self.rates.seed not in self.seeds,
+            f"{owner}: the seed of rates is for tuning, and is one of seeds={self.seeds!r} too",
+        )
 
     @property
     def varies(self) -> str:
@@ -107,6 +148,11 @@ class Hunt:
                 f"sweep {self.name!r} has no scale {self.scale!r}; "
                 f"it has {', '.join(self.search.scales)}"
             )
+
+        require_distinct(
+            f"Search {self.name!r}: constraints",
+            [constraint.name for constraint in self.constraints],
+        )
 
     @property
     def name(self) -> str:

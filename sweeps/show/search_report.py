@@ -24,6 +24,7 @@ from sweeps.plans.search import LR_AT_EDGE, Hunt
 from sweeps.show.figures import STYLE, save
 from sweeps.study import studies
 from sweeps.study.replay import OUTCOME, REFUSED
+from sweeps.trial.file_names import file_part
 from sweeps.trial.records import Ledger
 
 MOST_ROWS = 30
@@ -86,7 +87,7 @@ def draw(hunt: Hunt, study: Study, stem: Path) -> list[Path]:
     paths: list[Path] = []
     for name, make in _drawings(hunt, study, len(complete)):
         with _style():
-            paths += save(_figure(make()), stem.with_name(f"{stem.name}-{name}"))
+            paths += save(_figure(make()), stem.with_name(f"{stem.name}-{file_part(name)}"))
     return paths
 
 

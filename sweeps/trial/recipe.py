@@ -5,8 +5,9 @@ A Recipe and a ModelSpec decide a run; both are written into its record as JSON.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
-from hybrid.spec import require, require_positive
+from hybrid.spec import LARGEST, require, require_positive
 from sweeps.trial.data.sources import PackagedText, Source, Synthetic
 
 
@@ -58,18 +59,28 @@ class Recipe:
         for name in ("contexts", "lengths"):
             for number in getattr(self, name):
                 require_positive("Recipe", **{name: number})
+        trained = self.steps * self.batch * self.tokens
+        require(
+            trained <= LARGEST,
+            f"Recipe: steps={self.steps} x batch={self.batch} x tokens={self.tokens} are {trained} "
+            f"tokens; a record can hold {LARGEST}",
+        )
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
-            require(value > 0, f"Recipe: {name}={value!r} must be above 0")
+            require(0 < value < inf, f"Recipe: {name}={value!r} must be finite and above 0")
         for name in ("warmup", "final_lr", "weight_decay", "balance", "activation"):
             value = getattr(self, name)
-            require(value >= 0, f"Recipe: {name}={value!r} must be 0 or more")
+            require(0 <= value < inf, f"Recipe: {name}={value!r} must be finite and 0 or more")
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"Recipe: betas={self.betas!r} must be two numbers from 0 to below 1",
+        )
         for name in ("warmup", "final_lr"):
             value = getattr(self, name)
             require(value <= 1, f"Recipe: {name}={value!r} must lie in 0..1")
         require(
-            type(self.seed) is int and self.seed >= 0,
-            f"Recipe: seed={self.seed!r} must be a whole number of 0 or more",
+            type(self.seed) is int and 0 <= self.seed <= LARGEST,
+            f"Recipe: seed={self.seed!r} must be a whole number of 0 or more, at most {LARGEST}",
         )
         for name in ("measure_test", "measure_int8", "measure_heads"):
             value = getattr(self, name)

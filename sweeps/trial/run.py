@@ -15,7 +15,7 @@ from hybrid import codec, cost
 from hybrid import ops as backends
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
-from sweeps.trial import provenance
+from sweeps.trial import file_names, provenance
 from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.device import choose_device, is_out_of_memory, machine_name
@@ -132,9 +132,8 @@ def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, engine: Engine) -> 
 
     What decides the result is hashed: spec, recipe, and the engine as it was chosen.
     """
-    arm = label.arm.replace(":", "to")
     digest = _digest(spec, recipe, engine)[:8]
-    return f"{label.sweep}-{label.scale}-{arm}-s{recipe.seed}-{digest}"
+    return file_names.run_id(label.sweep, label.scale, label.arm, recipe.seed, digest)
 
 
 def _digest(spec: ModelSpec, recipe: Recipe, engine: Engine) -> str:
