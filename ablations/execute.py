@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ablations.run import Execute
 from sweeps.execute import execute
+from sweeps.study.storage import parse
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.workers.jobs import Job, resolved
@@ -14,7 +15,13 @@ from sweeps.workers.jobs import Job, resolved
 def executor(
     scale: str, device: str, ops: str, *, storage: str, workers: int, console: Console
 ) -> Execute:
-    """Return what runs one sweep at `scale` on the packaged text until nothing of it is left."""
+    """Return what runs one sweep at `scale` on the packaged text until nothing of it is left.
+
+    Raises ValueError or ImportError for an engine that is not here and for a storage of no known
+    form, before anything is written.
+    """
+    if storage:
+        parse(storage)
     engine = resolved(Engine(device=device, ops=ops))
 
     def run(file: Path, folder: Path) -> None:

@@ -23,6 +23,7 @@ from ablations.published import Source
 from ablations.rows import NotRun
 from ablations.tuned import Comparison
 from ablations.verdict import Part, Verdict
+from sweeps.command_line import command
 from sweeps.sweep import Sweep
 from sweeps.tuning import Chosen
 
@@ -64,7 +65,7 @@ class Finding:
     fixed_by: str  # the commit that fixed claim, thresholds and design, before any record
 
     def command(self, scale: str) -> str:
-        return f"python -m ablations run {self.name} --scale {scale}"
+        return command("ablations", "run", self.name, "--scale", scale)
 
     def tunings(self, scale: str) -> dict[str, Sweep]:
         """Return the sweeps that tune learning rates, by name; comparisons may share one."""

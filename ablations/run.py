@@ -15,12 +15,12 @@ from sweeps.sweep import Sweep
 
 Execute = Callable[[Path, Path], None]  # file that defines SWEEP, folder of its records
 
-FILE = '''"""Written by `{command}`: {question}"""
+FILE = """{about!r}
 
 from ablations import catalog
 
 SWEEP = catalog.find({finding!r}).comparisons[{index}].{made_by}
-'''
+"""
 
 
 def run(finding: Finding, scale: str, folder: Path, execute: Execute) -> None:
@@ -62,8 +62,7 @@ def _write(
     records.mkdir(parents=True, exist_ok=True)
     file = records / f"{scale}.py"
     text = FILE.format(
-        command=finding.command(scale),
-        question=sweep.question,
+        about=f"Written by `{finding.command(scale)}`: {sweep.question}",
         finding=finding.name,
         index=index,
         made_by=made_by,

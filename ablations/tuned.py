@@ -14,7 +14,8 @@ from math import inf
 import pandas as pd
 
 from ablations import figures, rows
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, require
+from sweeps.design_checks import check_same_scales
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome
@@ -27,13 +28,32 @@ MARGIN = 0.01  # bits per byte; as in sweeps/ratio_lr.py, where it was set
 class Comparison:
     """Arms times paired seeds; the rates in its recipes are replaced by tuned ones.
 
-    A comparison of cost alone has no rates to tune: no loss of it is read.
+    A comparison of cost alone has no rates to tune: no loss of it is read. Raises ValueError where
+    arms, scales or seeds of the comparison and of what tunes it do not fit.
     """
 
     sweep: Sweep
     rates: Mapping[str, Rates] | None  # by scale
     tuned_on: Sweep | None = None  # has the same arms; None is `sweep` itself
     unmatched: str | None = None  # why total parameters differ between arms; None: they do not
+
+    def __post_init__(self):
+        owner, tuned_on = f"Comparison {self.sweep.name!r}", self.tuned_on or self.sweep
+        require(
+            set(self.sweep.arms) == set(tuned_on.arms),
+            f"{owner}: its arms {', '.join(self.sweep.arms)} must be those of what it is tuned on, "
+            f"{tuned_on.name!r}: {', '.join(tuned_on.arms)}",
+        )
+        if self.rates is None:
+            return
+        check_same_scales(owner, "rates", self.rates, self.sweep.scales)
+        check_same_scales(owner, f"tuned_on={tuned_on.name!r}", tuned_on.scales, self.sweep.scales)
+        for scale, rates in self.rates.items():
+            compared = {*self.sweep.seeds[scale], *tuned_on.seeds[scale]}
+            require(
+                rates.seed not in compared,
+                f"{owner}: seed {rates.seed} is for tuning, and compared at {scale}",
+            )
 
     def tuning(self, scale: str) -> Sweep | None:
         """Return the sweep whose records decide the rates, None where nothing is tuned."""

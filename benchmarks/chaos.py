@@ -74,6 +74,7 @@ class Count:
 
 def work(job: Job) -> None:
     plan, ledger = job.plan(), Ledger(job.records)
+    job.records.mkdir(parents=True, exist_ok=True)
     storage = open_storage(studies.sqlite_url(job.records))
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     studies.restore(study, plan, ledger)

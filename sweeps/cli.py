@@ -16,6 +16,7 @@ from sweeps.sweep import Sweep
 from sweeps.terminal import console, plain_errors
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
 from sweeps.trial.engine import Compile, Engine
+from sweeps.trial.file_names import require_name
 from sweeps.trial.recipe import Recipe
 from sweeps.workers.jobs import Job, Terms
 from sweeps.workers.process import Limits
@@ -128,7 +129,7 @@ def status(
     watch: Annotated[bool, typer.Option(help="look again every few seconds")] = False,
 ) -> None:
     """Say how a sweep stands: what is done, runs, waits or failed and why, and the time left."""
-    folder = results_folder / (catalog.find(name).name if name.endswith(".py") else name)
+    folder = _folder(results_folder, catalog.find(name).name if name.endswith(".py") else name)
     for study, look in execute.look(folder, scale, storage=storage):
         if watch:
             status_report.watch(look, study, console)
@@ -143,7 +144,7 @@ def compact_records(
     results_folder: Results = results.LOCAL,
 ) -> None:
     """Put the one-trial files of a sweep into one file each for records and curves."""
-    found = compact.compact(results_folder / name)
+    found = compact.compact(_folder(results_folder, name))
     console.print(f"took in {found.trials} records and {found.curves} curves", highlight=False)
     if found.left:
         console.print(f"left {found.left} files that newer code wrote")
@@ -249,6 +250,16 @@ def write_docs() -> None:
     for path, text in docs.pages(Path()).items():
         path.write_text(text)
         console.print(f"wrote {path}")
+
+
+def _folder(results_folder: Path, name: str) -> Path:
+    """Return the folder of a sweep's records. Raises ValueError for what names another place."""
+    require_name("name of the sweep's folder", name)
+    if name in (".", ".."):
+        raise ValueError(
+            f"name of the sweep's folder: {name!r} must name one below {results_folder}"
+        )
+    return results_folder / name
 
 
 def _job(

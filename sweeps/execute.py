@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
+from sweeps.command_line import command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt
@@ -19,10 +21,11 @@ from sweeps.show import report
 from sweeps.show.progress import SweepProgress
 from sweeps.study import status, studies
 from sweeps.study.status import Status
-from sweeps.study.storage import open_storage, shown
+from sweeps.study.storage import open_storage, parse, shown
 from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
-from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.data.sources import HubDataset, TextFile
+from sweeps.trial.data.streams import check_text, open_tokens
 from sweeps.trial.records import Ledger
 from sweeps.workers import jobs, process, server
 from sweeps.workers.jobs import Job
@@ -40,44 +43,57 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     """
     job = replace(job, engine=jobs.resolved(job.engine))
     plan = job.plan()
-    url = storage or studies.sqlite_url(job.records)
-    study = prepare(job, plan, open_storage(url), console)
-    command = ["worker", study.study_name, "--storage", url]
+    url = url_of(job, storage)
+    study = prepare(job, plan, url, console)
     if workers == 0:
-        said = f"python -m sweeps worker {study.study_name} --storage {shown(url)}"
-        console.print(f"the study waits for workers: {said}", highlight=False, soft_wrap=True)
+        said = command("sweeps", "worker", study.study_name, "--storage", shown(url))
+        console.print(
+            f"the study waits for workers: {said}", highlight=False, soft_wrap=True, markup=False
+        )
         return
+    words = ["worker", study.study_name, "--storage", url]
     if workers == 1:
         work(job, plan, study, console)
-    elif failed := launch([sys.executable, "-m", "sweeps", *command], workers, gpus=_gpus(job)):
+    elif failed := launch([sys.executable, "-m", "sweeps", *words], workers, gpus=_gpus(job)):
         raise SystemExit(failed)
     show(plan, Ledger(job.records), console)
 
 
-def prepare(job: Job, plan: Plan, storage: BaseStorage, console: Console) -> Study:
-    """Make or find the study and let wait what is left to do. Text and kernels are made ready."""
+def url_of(job: Job, storage: str) -> str:
+    """Return the URL of a job's storage. Raises ValueError for one that is of no known form."""
+    if storage:
+        parse(storage)
+    return storage or studies.sqlite_url(job.records)
+
+
+def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
+    """Make or find the study and let wait what is left to do. Text and kernels are made ready.
+
+    Nothing is made before the text is: a text that is refused leaves no study.
+    """
+    plan.places()
     server.begin_loading()
     _open_texts(job, plan, console)
-    study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
+    study = studies.open_study(studies.study_name(job.records.name, plan), _made(job, url), plan)
     jobs.attach(study, job)
     studies.restore(study, plan, Ledger(job.records))
     process.warm_up(job.engine)
     return study
 
 
+def _made(job: Job, url: str) -> BaseStorage:
+    """Return the storage at `url`, made with the folder of the records if they are not there."""
+    job.records.mkdir(parents=True, exist_ok=True)
+    return open_storage(url)
+
+
 def help_with(name: str, *, storage: str, folder: Path, console: Console) -> None:
     """Be one worker on the study `name`, made elsewhere or before, until its plan is done.
 
-    `storage` "" is the SQLite file beside the records in `folder`. Raises LookupError where the
-    study is not there or was made of another plan than this checkout's.
+    `storage` "" is the SQLite file beside the records of a sweep in `folder`. Raises LookupError
+    where the study is not there or was made of another plan than this checkout's.
     """
-    url = storage or studies.sqlite_url(folder / name.rsplit("-", 2)[0])
-    try:
-        study = optuna.load_study(study_name=name, storage=open_storage(url))
-    except KeyError:
-        raise LookupError(
-            f"there is no study {name!r} at {shown(url)}; `python -m sweeps run` makes it"
-        ) from None
+    study = _load(name, storage) if storage else _found(name, folder)
     job = jobs.of_study(study)
     plan = job.plan()
     if (here := studies.study_name(job.records.name, plan)) != name:
@@ -89,14 +105,37 @@ def help_with(name: str, *, storage: str, folder: Path, console: Console) -> Non
     work(job, plan, study, console)
 
 
+def _load(name: str, url: str) -> Study:
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url, make=False))
+    except KeyError:
+        raise LookupError(
+            f"there is no study {name!r} at {shown(url)}; `python -m sweeps run` makes it"
+        ) from None
+
+
+def _found(name: str, folder: Path) -> Study:
+    """Return the study `name`, whichever sweep in `folder` it is beside."""
+    files = sorted(folder.glob(f"*/{studies.SQLITE}"))
+    # A study's name begins with its folder's unless somebody has renamed that.
+    for file in sorted(files, key=lambda file: not name.startswith(f"{file.parent.name}-")):
+        with suppress(LookupError):
+            return _load(name, studies.sqlite_url(file.parent))
+    raise LookupError(
+        f"there is no study {name!r} beside the sweeps in {folder}; "
+        "`python -m sweeps run` makes it, and `--results` or `--storage` says where it is"
+    )
+
+
 def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[[], Status]]]:
     """Return the studies of the sweep in `folder` at `scale`, and what tells how each stands.
 
     Raises LookupError where there is none.
     """
     url = storage or studies.sqlite_url(folder)
-    opened = open_storage(url)
-    names = [name for name in optuna.get_all_study_names(opened) if _is_of(name, folder, scale)]
+    opened = open_storage(url, make=False)
+    summaries = optuna.get_all_study_summaries(opened, include_best_trial=False)
+    names = [x.study_name for x in summaries if jobs.is_of(x.user_attrs, folder.name, scale)]
     if not names:
         raise LookupError(
             f"there is no study of {folder.name!r} at scale {scale!r} at {shown(url)}; "
@@ -105,10 +144,6 @@ def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[
     return [
         (name, _status_of(optuna.load_study(study_name=name, storage=opened))) for name in names
     ]
-
-
-def _is_of(name: str, folder: Path, scale: str) -> bool:
-    return name.rpartition("-")[0] == f"{folder.name}-{scale}"
 
 
 def _status_of(study: Study) -> Callable[[], Status]:
@@ -160,7 +195,9 @@ def rebuild(job: Job, *, storage: str, console: Console) -> None:
     """Make the study anew from the records alone; trials that were running are forgotten."""
     job = replace(job, engine=jobs.resolved(job.engine))
     plan, ledger = job.plan(), Ledger(job.records)
-    opened = open_storage(storage or studies.sqlite_url(job.records))
+    url = url_of(job, storage)
+    plan.places()
+    opened = _made(job, url)
     name = studies.study_name(job.records.name, plan)
     if name in optuna.get_all_study_names(opened):
         optuna.delete_study(study_name=name, storage=opened)
@@ -169,7 +206,8 @@ def rebuild(job: Job, *, storage: str, console: Console) -> None:
     waiting = studies.restore(study, plan, ledger)
     told = len(study.get_trials(deepcopy=False)) - waiting
     console.print(
-        f"study {name}: {told} trials from {len(ledger.records())} records, {waiting} to run"
+        f"study {name}: {told} trials from {len(ledger.records())} records, {waiting} to run",
+        markup=False,
     )
 
 
@@ -178,9 +216,10 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
     shown, paths = report.of_plan(plan, ledger)
     console.print(shown)
     for path in paths:
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, markup=False)
     console.print(
-        f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r})"
+        f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r})",
+        markup=False,
     )
 
 
@@ -188,7 +227,10 @@ def _open_texts(job: Job, plan: Plan, console: Console) -> None:
     """Make the tokens that trials read, before any trial is timed."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (about a minute the first time)")
-    for vocab in plan.vocabularies():
+    vocabularies = plan.vocabularies()
+    if not vocabularies and isinstance(job.source, TextFile | HubDataset):
+        check_text(job.source)  # a search knows its vocabularies later, but its text now
+    for vocab in vocabularies:
         tokens = open_tokens(job.source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeps.command_line import command
 from sweeps.trial import records
 from sweeps.trial.record import Outcome, Record
 
@@ -98,6 +99,6 @@ def nothing(sweep: str, folder: Path, scale: str | None) -> str:
     of_scale = f" of scale {scale!r}" if scale else ""
     return (
         f"no records of {sweep!r}{of_scale} under {folder}; there are: "
-        f"{', '.join(others) or 'none'}. Run `python -m sweeps run {sweep}`, "
+        f"{', '.join(others) or 'none'}. Run `{command('sweeps', 'run', sweep)}`, "
         f"or read the committed ones with folder={str(PUBLISHED)!r}"
     )

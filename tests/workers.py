@@ -46,6 +46,7 @@ def job(folder: Path, source: TextFile, **changes) -> Job:
 
 def worker(made: Job, url: str = "") -> Worker:
     plan, ledger = made.plan(), Ledger(made.records)
+    made.records.mkdir(parents=True, exist_ok=True)
     storage = open_storage(url or studies.sqlite_url(made.records))
     study = studies.open_study(studies.study_name("tiny", plan), storage, plan)
     jobs.attach(study, made)

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as drawings
 from rich.table import Table
 
+from sweeps.command_line import command
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import LR_AT_EDGE, Hunt
 from sweeps.show.figures import STYLE, save
@@ -41,7 +42,7 @@ def study_of(plan: Plan, ledger: Ledger) -> Study:
     if not study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
         raise LookupError(
             f"no trial of {plan.name!r} at scale {plan.scale!r} under {ledger.folder}; "
-            f"`python -m sweeps run {plan.name} --scale {plan.scale}` makes some"
+            f"`{command('sweeps', 'run', plan.name, '--scale', plan.scale)}` makes some"
         )
     return study
 

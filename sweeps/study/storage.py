@@ -13,13 +13,21 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, event, exc
+from sqlalchemy import Connection, create_engine, event, exc, inspect
 from sqlalchemy.engine import URL, make_url
 
 from sweeps.study.patient import PATIENCE_SECONDS, Patience, PatientStorage, passes
 
 FORMS = "sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/NAME or grpc://HOST:PORT"
 SQLITE_BUSY_SECONDS = 60
+# Of Python's driver, as SQLAlchemy takes them in a URL. With `uri`, SQLite's own are taken as well.
+SQLITE_OPTIONS = {
+    "timeout",
+    "isolation_level",
+    "detect_types",
+    "check_same_thread",
+    "cached_statements",
+}
 # What the later of two says who make the tables at once: of a table, and of the row in it.
 MADE_TWICE = ("already exists", "alembic_version", "version_info")
 # libpq's own names. A server whose machine is gone is noticed by these, not by an answer.
@@ -40,15 +48,18 @@ CHANNEL = [
 
 
 def open_storage(
-    url: str, *, patience_s: float = PATIENCE_SECONDS, connections: int = 5
+    url: str, *, patience_s: float = PATIENCE_SECONDS, connections: int = 5, make: bool = True
 ) -> PatientStorage:
     """Return the storage at `url`; it waits up to `patience_s` when the database is away.
 
-    `connections` is how many threads may talk to a PostgreSQL server at once. ValueError for a URL
-    of no known form, ImportError for a missing driver, StorageAway when patience ends.
+    `connections` is how many threads may talk to a PostgreSQL server at once. Without `make`,
+    nothing is made where no studies are kept yet: LookupError. ValueError for a URL of no known
+    form, ImportError for a missing driver, StorageAway when patience ends.
     """
     parsed = parse(url)
     patience = Patience(shown(url), patience_s)
+    if not make and parsed.drivername != "grpc":
+        patience(lambda: _require_studies(parsed), passes=passes)
     match parsed.get_backend_name():
         case "sqlite":
             database = patience(lambda: _sqlite(parsed), passes=_passes_at_opening)
@@ -71,6 +82,7 @@ def parse(url: str) -> URL:
     if parsed.drivername == "grpc" and not (parsed.host and parsed.port):
         raise ValueError(f"storage: {shown(url)} must be grpc://HOST:PORT")
     if parsed.drivername == "sqlite":
+        _check_options(parsed, url)
         _check_folder(parsed)
     return parsed.set(drivername="postgresql+psycopg") if _is_postgres(parsed) else parsed
 
@@ -84,6 +96,43 @@ def shown(url: str) -> str:
 
 def _is_postgres(parsed: URL) -> bool:
     return parsed.get_backend_name() == "postgresql"
+
+
+def _check_options(parsed: URL, url: str) -> None:
+    """Refuse what follows a question mark and is no option: it is cut off a path without a word."""
+    _, mark, _ = url.partition("?")
+    unknown = set() if parsed.query.get("uri") else parsed.query.keys() - SQLITE_OPTIONS
+    if mark and (unknown or not parsed.query):
+        raise ValueError(
+            f"storage: what follows ? in {url} is no option of sqlite; "
+            "in a path, ? is written %3F and % is written %25"
+        )
+
+
+def _require_studies(parsed: URL) -> None:
+    """Raise LookupError where no studies are kept, and make nothing."""
+    database = parsed.database or ":memory:"
+    made = parsed.drivername != "sqlite" or parsed.query.get("uri") or Path(database).is_file()
+    if not (made and _has_studies(parsed)):
+        raise LookupError(
+            f"there are no studies at {shown(parsed.render_as_string(hide_password=False))}; "
+            "`python -m sweeps run` makes them"
+        )
+
+
+def _has_studies(parsed: URL) -> bool:
+    try:
+        engine = create_engine(parsed)
+    except ImportError:
+        raise _no_driver(parsed) from None
+    try:
+        return inspect(engine).has_table("studies")  # Optuna's
+    except exc.DatabaseError as error:
+        if "file is not a database" not in str(error):  # SQLite's words
+            raise
+        raise ValueError(f"storage: {parsed.database} is no SQLite database") from None
+    finally:
+        engine.dispose()
 
 
 def _check_folder(parsed: URL) -> None:
@@ -128,15 +177,18 @@ def _postgres(parsed: URL, connections: int) -> RDBStorage:
 
 
 def _relational(parsed: URL, engine_kwargs: dict[str, Any]) -> RDBStorage:
-    # Optuna fills in braces.
-    text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    # Optuna fills in braces. There are none: in a URL they are written %7B and %7D.
     try:
-        return RDBStorage(text, engine_kwargs=engine_kwargs)
+        return RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=engine_kwargs)
     except ImportError:
-        raise ImportError(
-            f"storage: {parsed.get_backend_name()} needs its driver: "
-            "pip install 'hybrid-workbench[postgres]'"
-        ) from None
+        raise _no_driver(parsed) from None
+
+
+def _no_driver(parsed: URL) -> ImportError:
+    return ImportError(
+        f"storage: {parsed.get_backend_name()} needs its driver: "
+        "pip install 'hybrid-workbench[postgres]'"
+    )
 
 
 def _passes_at_opening(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ recorded is told to the study, never the other way round, so a lost study is reb
 """
 
 import hashlib
+import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +15,13 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import URL
 
 from sweeps.plans.plan import Plan
 from sweeps.study.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
 from sweeps.trial.records import Ledger
 
+SQLITE = "study.sqlite3"  # name of the default storage, beside the records
 FIXED = "fixed_params"  # where Optuna keeps what a waiting trial is to choose
 REFUSALS = 50  # a place where so much was over budget is given up
 OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
@@ -43,9 +46,17 @@ def study_name(folder: str, plan: Plan) -> str:
 
 
 def sqlite_url(folder: Path) -> str:
-    """Return the URL of the default storage: one SQLite file beside the records."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(folder / 'study.sqlite3').resolve()}"
+    """Return the URL of the default storage: one SQLite file beside the records.
+
+    Nothing is made. Raises ValueError for a path that is no Unicode, which no URL can hold.
+    """
+    path = str((folder / SQLITE).resolve())
+    if any(unicodedata.category(x) == "Cs" for x in path):  # how Python keeps such bytes
+        raise ValueError(
+            f"storage: the path {path!a} is not Unicode, so no URL can name it; "
+            "give another --results folder"
+        )
+    return URL.create("sqlite", database=path).render_as_string()
 
 
 def settles(trial: FrozenTrial) -> bool:

@@ -1,8 +1,10 @@
 """What a worker needs to know in order to help, wherever it runs: kept in the study as JSON."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from optuna.study import Study
 
@@ -74,6 +76,15 @@ def resolved(engine: Engine) -> Engine:
 def attach(study: Study, job: Job) -> None:
     """Keep `job` in the study."""
     study.set_user_attr(JOB, codec.dumps(job))
+
+
+def is_of(attributes: Mapping[str, Any], folder: str, scale: str) -> bool:
+    """Return whether a study of these user attributes is of the sweep in `folder` at `scale`.
+
+    Studies of other programs are not. A job that newer code made need not be readable here.
+    """
+    kept = json.loads(attributes.get(JOB, "{}"))
+    return bool(kept) and (Path(kept["folder"]).name, kept["scale"]) == (folder, scale)
 
 
 def of_study(study: Study) -> Job:

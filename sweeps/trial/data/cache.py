@@ -12,7 +12,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+LOCK = "lock"
 
 
 class BrokenCache(Exception):
@@ -72,10 +74,36 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def only_builder(folder: Path) -> Iterator[None]:
-    """Waits until no other process builds in `folder`, then clears what a killed one left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, also when the process is killed
+    """Wait until no other process builds in `folder`, then clear what a killed one left.
+
+    Where building fails, the folder is removed unless something was built in it.
+    """
+    with _locked(folder / LOCK):
         for leftover in folder.glob("*.tmp"):
             leftover.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        except BaseException:
+            _remove_empty(folder)
+            raise
+
+
+def _locked(path: Path) -> TextIO:
+    """Return the locked file `path`, made with its folder; closing it frees the lock."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The builder that this one waited for may have failed and removed file and folder.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            lock = stack.enter_context(path.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, also of a killed process
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                stack.pop_all()
+                return lock
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds a lock alone."""
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another has come
+            folder.rmdir()

@@ -132,6 +132,18 @@ def open_tokens(source: Source, vocab: int) -> Tokens:
         return _from_manifest(source, folder, manifest)
 
 
+def check_text(source: Source) -> None:
+    """Read a source once and keep nothing. Raises what `open_tokens` raises for its documents."""
+    split_by_group(_documents(source))
+
+
+def _documents(source: Source) -> list[Document]:
+    found = without_duplicates(READERS[type(source)](source))
+    if not found:
+        raise ValueError(f"{source} has no text at all")
+    return found
+
+
 def _key(source: Source, vocab: int) -> str:
     identity = {
         "source": type(source).__name__,
@@ -185,10 +197,7 @@ def _stream(folder: Path, *, sha256: str, text_bytes: int, documents: int) -> St
 def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
     """Reads, splits, trains the tokenizer, encodes and writes; returns the manifest."""
     log.info("building the tokens of %s with vocab=%d", source, vocab)
-    found = without_duplicates(READERS[type(source)](source))
-    if not found:
-        raise ValueError(f"{source} has no text at all")
-    splits = split_by_group(found)
+    splits = split_by_group(_documents(source))
     with tokenizer.all_cores():
         bpe = tokenizer.train([document.text for document in splits[Split.TRAIN]], vocab)
         streams: dict[str, dict[str, Any]] = {}
