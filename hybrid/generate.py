@@ -30,7 +30,7 @@ class Choice:
     def __post_init__(self) -> None:
         require(
             0 <= self.temperature < inf,
-            f"Choice: temperature={self.temperature} must be finite and 0 or more",
+            f"Choice: temperature={self.temperature} must be 0 or more and finite",
         )
         require(
             self.top_k is None or 1 <= self.top_k <= LARGEST,

@@ -55,7 +55,7 @@ class Rope:
 
     def __post_init__(self):
         require(
-            1 < self.theta < inf, f"Rope: theta={self.theta!r} must be finite and larger than 1"
+            1 < self.theta < inf, f"Rope: theta={self.theta!r} must be larger than 1 and finite"
         )
 
 
@@ -209,7 +209,7 @@ class ModelSpec:
         )
         require(
             0 < self.norm_eps < inf,
-            f"ModelSpec: norm_eps={self.norm_eps!r} must be finite and above 0",
+            f"ModelSpec: norm_eps={self.norm_eps!r} must be above 0 and finite",
         )
         for index, layer in enumerate(self.layers):
             _check_fit(layer, self.width, where=f"layers[{index}]")

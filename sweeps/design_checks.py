@@ -44,7 +44,10 @@ def check_arms(owner: str, arms: Sequence[str]) -> None:
 
 def check_seeds(owner: str, seeds: Sequence[int]) -> None:
     """Check that seeds are there, distinct, and such as a Recipe takes."""
-    require(len(seeds) > 0, f"{owner}: seeds={seeds!r} must have at least one seed")
+    require(
+        isinstance(seeds, Sequence) and len(seeds) > 0,
+        f"{owner}: seeds={seeds!r} must be a tuple of at least one seed",
+    )
     for seed in seeds:
         require(
             type(seed) is int and 0 <= seed <= LARGEST,

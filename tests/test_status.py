@@ -35,7 +35,9 @@ CURVE = "step,tokens,nats_per_token,balance,grad_norm,lr,seconds\n"
 def points(arms: str = "ab", seeds: int = 3) -> dict[str, Point]:
     recipe = Recipe(steps=200, batch=1, tokens=4, lr=1e-3)
     return {
-        f"{arm}{seed}": Point(arm=arm, seed=seed, spec=SPECS["hybrid"], recipe=recipe)
+        f"{arm}{seed}": Point(
+            arm=arm, seed=seed, spec=SPECS["hybrid"], recipe=replace(recipe, seed=seed)
+        )
         for arm in arms
         for seed in range(seeds)
     }

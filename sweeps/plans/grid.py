@@ -39,15 +39,10 @@ class Grid:
     @cached_property
     def points(self) -> dict[str, Point]:
         """The design's points by the name that their records have."""
-        found: dict[str, Point] = {}
+        found = {}
         for point in self.sweep.points(self.scale, self.source):
             label = Label(sweep=self.name, scale=self.scale, arm=point.arm)
-            name = run_id(point.spec, point.recipe, label=label, engine=self.engine)
-            if (other := found.setdefault(name, point)) is not point:
-                raise ValueError(
-                    f"Sweep {self.name!r}: arm {other.arm!r}, seed {other.seed} and arm "
-                    f"{point.arm!r}, seed {point.seed} are one trial, {name}"
-                )
+            found[run_id(point.spec, point.recipe, label=label, engine=self.engine)] = point
         return found
 
     @property

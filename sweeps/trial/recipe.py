@@ -67,10 +67,10 @@ class Recipe:
         )
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
-            require(0 < value < inf, f"Recipe: {name}={value!r} must be finite and above 0")
+            require(0 < value < inf, f"Recipe: {name}={value!r} must be above 0 and finite")
         for name in ("warmup", "final_lr", "weight_decay", "balance", "activation"):
             value = getattr(self, name)
-            require(0 <= value < inf, f"Recipe: {name}={value!r} must be finite and 0 or more")
+            require(0 <= value < inf, f"Recipe: {name}={value!r} must be 0 or more and finite")
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             f"Recipe: betas={self.betas!r} must be two numbers from 0 to below 1",

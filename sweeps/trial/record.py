@@ -10,6 +10,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from sweeps.trial.columns import Change, column, columns_of
+from sweeps.trial.file_names import require_folder_name, require_name, require_plain_name
 from sweeps.trial.train import Step
 
 
@@ -37,7 +38,10 @@ class RecordNotWritten(OSError):
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """Which part of which sweep a trial is; the defaults are those of a single run."""
+    """Which part of which sweep a trial is; the defaults are those of a single run.
+
+    Raises ValueError for a name that no file name can hold.
+    """
 
     sweep: str = "single"
     scale: str = "none"
@@ -45,6 +49,11 @@ class Label:
     matched: str | None = None  # what is equal across the arms, and by which dimension
     attempt: int = 0
     trial_params: str | None = None  # what a sampler chose, as JSON
+
+    def __post_init__(self):
+        require_folder_name("Label: sweep", self.sweep)
+        require_plain_name("Label: scale", self.scale)
+        require_name("Label: arm", self.arm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,9 +90,14 @@ def only_builder(folder: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> TextIO:
     """Return the locked file `path`, made with its folder; closing it frees the lock."""
+    # Another builder may fail and remove file and folder until this one has the lock.
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The builder that this one waited for may have failed and removed file and folder.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if path.parent.is_file():
+                raise
+            continue  # it was there, and is not any more
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
             lock = stack.enter_context(path.open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it, also of a killed process
