@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from hybrid import ops as backends
+from hybrid.console import naming
 from hybrid.generate import Choice
 from hybrid.spec import require
-from sweeps import results, speech, trained
+from sweeps import options, results, speech, trained
 from sweeps.bench.options import print_lines, say, typed
 from sweeps.eval import needle, needle_figure, record, suite, table
 from sweeps.eval.record import Origin
@@ -46,6 +47,7 @@ def generate(
 ) -> None:
     """Print text that a trained model writes, token by token."""
     choice = Choice(temperature=temperature, top_k=top_k or None, top_p=top_p)
+    options.check_backend(ops, device)
     found = trained.find(name, folder=results_folder, device=device, ops=ops)
     where = found.model.embed.weight.device
     with autocast(choose_precision(precision, where), where):
@@ -90,8 +92,10 @@ def evaluate(
         _need_lm_eval()
     else:
         _refuse(of_tasks, asked)
-    chosen = suite.chosen(tasks or [])
+    with naming(f"--tasks {', '.join(tasks or [])}"):
+        chosen = suite.chosen(tasks or [])
     sizes = needle.sizes(context or (), depths, needles, text)
+    options.check_backend(ops, device)
     found = trained.find(name, folder=results_folder, device=device, ops=ops)
     where = found.model.embed.weight.device
     bits = choose_precision(precision, where)
