@@ -54,10 +54,8 @@ def run_finding(
     finding = catalog.find(name)
     # Here, since the list and the judge need neither Optuna nor a device.
     from ablations.execute import executor
-    from sweeps.options import check_backend
 
     check_scale(scale)
-    check_backend(ops, device)
     execute = executor(scale, device, ops, storage=storage, workers=workers, console=console)
     run.run(finding, scale, results_folder, execute)
     _show(name, scale, results_folder)

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ablations.run import Execute
 from sweeps.execute import execute
+from sweeps.options import check_backend
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.workers.jobs import Job, resolved
@@ -15,6 +16,7 @@ def executor(
     scale: str, device: str, ops: str, *, storage: str, workers: int, console: Console
 ) -> Execute:
     """Return what runs one sweep at `scale` on the packaged text until nothing of it is left."""
+    check_backend(ops, device)
     engine = resolved(Engine(device=device, ops=ops))
 
     def run(file: Path, folder: Path) -> None:

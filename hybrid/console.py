@@ -98,6 +98,27 @@ def naming(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {said}") from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise ValueError that names `path` for whatever error its reading raises.
+
+    An error that names the file already is left as it is. Libraries raise many classes for one
+    damaged file, so no class is listed here.
+    """
+    try:
+        yield
+    except Exception as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: cannot be read: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """Return what an error says in one line, with its class, which alone may tell what is wrong."""
+    said = _message(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
 def _frames(error: BaseException) -> list:
     """Return (frame, index of its last instruction) of each frame, the innermost last."""
     found, at = [], error.__traceback__

@@ -17,6 +17,7 @@ from sweeps.sweep import Sweep
 from sweeps.terminal import console
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
 from sweeps.trial.engine import Compile, Engine
+from sweeps.trial.progress_log import saying
 from sweeps.trial.recipe import Recipe
 from sweeps.workers.jobs import Job, Terms
 from sweeps.workers.process import Limits
@@ -224,7 +225,8 @@ def export_run(
     results_folder: Results = results.LOCAL,
 ) -> None:
     """Write a trained run as a folder that transformers' AutoModelForCausalLM opens."""
-    exchange.export(run_id, destination, folder=results_folder)
+    with saying("opening the run and its text"):
+        exchange.export(run_id, destination, folder=results_folder)
     console.print(f"wrote {destination}: AutoModelForCausalLM.from_pretrained opens it")
 
 
@@ -237,7 +239,8 @@ def import_folder(
 ) -> None:
     """Read a transformers Jamba folder, say what it is, and measure its held-out loss."""
     recipe = Recipe(steps=1, batch=4, tokens=tokens, lr=1.0, valid_tokens=16_384)
-    imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
+    with saying("reading the folder and the text, and measuring the loss"):
+        imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
     console.print(exchange.describe(imported), highlight=False)
 
 
@@ -272,7 +275,6 @@ def _job(
     """Return what is to be run, on what, and where its records go."""
     sweep = catalog.find(name)
     options.check_scale(sweep, scale)
-    options.check_backend(ops, device)
     source, suffix = _source(text, dataset, text_field)
     return Job(
         sweep=str(Path(name).resolve()) if name.endswith(".py") else name,

@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
+from sweeps import options
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt
@@ -23,6 +24,7 @@ from sweeps.study.storage import open_storage, shown
 from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.progress_log import saying
 from sweeps.trial.records import Ledger
 from sweeps.workers import jobs, process, server
 from sweeps.workers.jobs import Job
@@ -38,6 +40,7 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     every finished trial recorded, and the same call goes on from there. Raises ValueError for an
     unknown sweep, scale or engine.
     """
+    options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan = job.plan()
     url = storage or studies.sqlite_url(job.records)
@@ -58,6 +61,11 @@ def prepare(job: Job, plan: Plan, storage: BaseStorage, console: Console) -> Stu
     """Make or find the study and let wait what is left to do. Text and kernels are made ready."""
     server.begin_loading()
     _open_texts(job, plan, console)
+    with saying("making the study and compiling kernels", _line(console)):
+        return _prepared(job, plan, storage)
+
+
+def _prepared(job: Job, plan: Plan, storage: BaseStorage) -> Study:
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     jobs.attach(study, job)
     studies.restore(study, plan, Ledger(job.records))
@@ -158,6 +166,7 @@ def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
 
 def rebuild(job: Job, *, storage: str, console: Console) -> None:
     """Make the study anew from the records alone; trials that were running are forgotten."""
+    options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan, ledger = job.plan(), Ledger(job.records)
     opened = open_storage(storage or studies.sqlite_url(job.records))
@@ -187,11 +196,17 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
 def _open_texts(job: Job, plan: Plan, console: Console) -> None:
     """Make the tokens that trials read, before any trial is timed."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
-    console.print("preparing text and kernels (about a minute the first time)")
+    console.print("preparing text and kernels (what is made is kept for the next time)")
     for vocab in plan.vocabularies():
-        tokens = open_tokens(job.source, vocab)
+        with saying(f"reading text and making a vocabulary of {vocab:,} tokens", _line(console)):
+            tokens = open_tokens(job.source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
+
+
+def _line(console: Console) -> Callable[[str], None]:
+    """Return what prints a line as it is."""
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _gpus(job: Job) -> Sequence[str]:

@@ -133,7 +133,7 @@ def test_a_folders_tokenizer_reads_all_of_a_text_and_no_more(tmp_path):
     for settle in (lambda: library.enable_truncation(2), lambda: library.enable_padding(length=9)):
         settle()
         library.save(str(tmp_path / "tokenizer.json"))
-        words = trained._words(tmp_path)
+        words = trained._words(tmp_path, vocab=3)
         assert words.encode("a b a b") == words.encode_more("a b a b") == [1, 2, 1, 2]
 
 
