@@ -92,10 +92,9 @@ def naming(what: str) -> Iterator[None]:
     try:
         yield
     except MISTAKES as error:
-        said = sentence(error)
-        if said is None:
+        if sentence(error) is None:
             raise
-        raise ValueError(f"{what}: {said}") from error
+        raise ValueError(f"{what}: {_message(error)}") from error
 
 
 @contextmanager

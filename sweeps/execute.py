@@ -43,6 +43,7 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan = job.plan()
+    plan.places()  # a wrong design raises before a file is made
     url = storage or studies.sqlite_url(job.records)
     study = prepare(job, plan, open_storage(url), console)
     command = ["worker", study.study_name, "--storage", url]
@@ -169,8 +170,8 @@ def rebuild(job: Job, *, storage: str, console: Console) -> None:
     options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan, ledger = job.plan(), Ledger(job.records)
+    name = studies.study_name(job.records.name, plan)  # a wrong design raises before a file is made
     opened = open_storage(storage or studies.sqlite_url(job.records))
-    name = studies.study_name(job.records.name, plan)
     if name in optuna.get_all_study_names(opened):
         optuna.delete_study(study_name=name, storage=opened)
     study = studies.open_study(name, opened, plan)

@@ -4,8 +4,8 @@
     [4/15] 1:7 seed 0 step 120/200  loss 6.250 nats/token  9,476 tokens/s  left 12:40
     [4/15] 1:7 seed 0  bits/byte: books 2.353  web 2.939  (41 s)
 
-A log gets a line when a trial starts or ends, and in between one that says where it stands, at least
-every half minute, also while it is measured.
+A log gets a line when a trial starts or ends. In between it gets one at least every half minute,
+which says where the trial stands, also while it is measured.
 """
 
 import time

@@ -63,7 +63,8 @@ class ProgressLog:
             if not self._doing or now - self._said < LOG_SECONDS:
                 return
             self._said = now
-            so_far = f" ({now - self._begun:.0f} s so far)" if self._timed else ""
+            seconds = now - self._begun
+            so_far = f" ({seconds:.0f} s so far)" if self._timed and seconds >= 1 else ""
             self._say(f"{self._doing}{so_far}")
 
     def _look(self) -> None:
