@@ -63,7 +63,7 @@ def read(config: Path) -> Asked:
         found = {
             key: codec.decode(kind, data[key], f"{config}: {key}") for key, kind in kinds.items()
         }
-    return Asked(run_id=data["run_id"], **found)
+    return Asked(run_id=codec.decode(str, data["run_id"], f"{config}: run_id"), **found)
 
 
 def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: float) -> Record:
