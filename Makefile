@@ -1,4 +1,4 @@
-# make demo    the ratio sweep on real text: a table, Parquet and a figure, in ten minutes or so
+# make demo    the ratio sweep on real text: a table, Parquet and a figure; README says how long it took
 # make test    everything the project checks
 # make notebooks    executes them from scratch, in place
 PYTHON ?= python3

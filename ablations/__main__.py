@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from ablations import catalog, html_report, page, run
-from ablations.finding import RUN_SCALES
+from ablations.finding import RUN_SCALES, check_scale
+from hybrid.console import plain_errors
 from sweeps import results
-from sweeps.terminal import console, plain_errors
+from sweeps.terminal import console
 
 app = typer.Typer(
     help="Findings of the Jamba paper: claims, designs, and verdicts from records.",
@@ -34,6 +35,7 @@ def overview(context: typer.Context) -> None:
 @plain_errors
 def list_findings(scale: Scale = "cpu", results_folder: Results = results.PUBLISHED) -> None:
     """List the findings with their verdicts."""
+    check_scale(scale)
     console.print(page.overview(scale, catalog.verdicts(scale, results_folder)))
 
 
@@ -53,6 +55,7 @@ def run_finding(
     # Here, since the list and the judge need neither Optuna nor a device.
     from ablations.execute import executor
 
+    check_scale(scale)
     execute = executor(scale, device, ops, storage=storage, workers=workers, console=console)
     run.run(finding, scale, results_folder, execute)
     _show(name, scale, results_folder)
@@ -73,6 +76,7 @@ def plot(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOC
     from sweeps.show.report import figures_of
 
     finding = catalog.find(name)
+    check_scale(scale)
     seen = catalog.load(finding, scale, results_folder)
     for sweep in seen["sweep"].unique():
         for path in figures_of(finding.sweeps(scale)[sweep], scale, results_folder / sweep):
@@ -103,6 +107,7 @@ def report(
 
 def _show(name: str, scale: str, folder: Path) -> None:
     finding = catalog.find(name)
+    check_scale(scale)
     catalog.verdict(finding, scale, folder)  # says what is missing, if anything is
     console.print(page.one(finding, catalog.verdicts(scale, folder)[name]), highlight=False)
 

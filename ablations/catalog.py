@@ -103,7 +103,7 @@ def load(finding: Finding, scale: str, folder: Path) -> pd.DataFrame:
     if not tables:
         raise NotRun(
             f"{finding.name}: there is no record at scale {scale} under {folder}; "
-            f"run `{finding.command(scale)}` first"
+            f"{finding.how_to_run(scale)}"
         )
     return pd.concat(tables, ignore_index=True)
 

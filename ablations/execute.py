@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ablations.run import Execute
 from sweeps.execute import execute
+from sweeps.options import check_backend
 from sweeps.study.storage import parse
 from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
@@ -22,6 +23,7 @@ def executor(
     """
     if storage:
         parse(storage)
+    check_backend(ops, device)
     engine = resolved(Engine(device=device, ops=ops))
 
     def run(file: Path, folder: Path) -> None:

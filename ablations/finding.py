@@ -33,6 +33,12 @@ FIVE = (0, 1, 2, 3, 4)
 SEEDS = {"smoke": FIVE[:2], "cpu": FIVE, "gpu": FIVE, "paper": FIVE}  # smoke decides nothing
 
 
+def check_scale(scale: str) -> None:
+    """Raise ValueError, with the scales there are, for one that no finding has."""
+    if scale not in SCALES:
+        raise ValueError(f"--scale {scale}: the scales of a finding are {', '.join(SCALES)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Matters:
     """The smallest effect that matters: below it, nobody would choose otherwise."""
@@ -67,6 +73,12 @@ class Finding:
     def command(self, scale: str) -> str:
         return command("ablations", "run", self.name, "--scale", scale)
 
+    def how_to_run(self, scale: str) -> str:
+        """Return the sentence that tells how records at `scale` come about."""
+        if scale in RUN_SCALES:
+            return f"run `{self.command(scale)}` first"
+        return f"that scale is defined and not run; the scales that are: {', '.join(RUN_SCALES)}"
+
     def tunings(self, scale: str) -> dict[str, Sweep]:
         """Return the sweeps that tune learning rates, by name; comparisons may share one."""
         found = (comparison.tuning(scale) for comparison in self.comparisons)
@@ -86,7 +98,7 @@ class Finding:
             found, notes = self._design_rows(trials, scale)
             parts, remarks = self.parts(found), self.remarks(found)
         except NotRun as missing:
-            raise NotRun(f"{self.name}: {missing}; run `{self.command(scale)}` first") from None
+            raise NotRun(f"{self.name}: {missing}; {self.how_to_run(scale)}") from None
         return Verdict(
             finding=self.name,
             scale=scale,

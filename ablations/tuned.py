@@ -14,7 +14,7 @@ from math import inf
 import pandas as pd
 
 from ablations import figures, rows
-from hybrid.spec import ModelSpec, require
+from hybrid.spec import ModelSpec, look_up, require
 from sweeps.design_checks import check_same_scales
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
@@ -59,7 +59,8 @@ class Comparison:
         """Return the sweep whose records decide the rates, None where nothing is tuned."""
         if self.rates is None:
             return None
-        return tuning_sweep(self.tuned_on or self.sweep, self.rates[scale], scale)
+        rates = look_up(f"scale of {self.sweep.name}", self.rates, scale)
+        return tuning_sweep(self.tuned_on or self.sweep, rates, scale)
 
     def chosen(self, scale: str, trials: pd.DataFrame) -> dict[str, Chosen]:
         """Return the rate of each arm. Raises rows.NotRun where tuning records are missing."""
@@ -79,6 +80,7 @@ def tuning_sweep(sweep: Sweep, rates: Rates, scale: str) -> Sweep:
     Its models and recipes are those of `sweep`, but for the rate; speed is measured at the shortest
     context alone, and the test split not at all. Raises ValueError if `sweep` uses the seed too.
     """
+    sweep.require_scale(scale)
     if rates.seed in sweep.seeds[scale]:
         raise ValueError(f"{sweep.name}: seed {rates.seed} is for tuning, and compared at {scale}")
     points = {arm_name(arm, lr): (arm, lr) for arm, lr in product(sweep.arms, rates.grid)}
@@ -111,6 +113,8 @@ def tested(recipe: Recipe) -> Recipe:
 
 
 def _at_scale(sweep: Sweep, scale: str, rates: Mapping[str, float]) -> Sweep:
+    sweep.require_scale(scale)
+
     def point(arm: str, seed: int, size: object) -> tuple[ModelSpec, Recipe]:
         spec, recipe = sweep.point(arm, seed, size)
         return spec, replace(recipe, lr=rates.get(arm, recipe.lr))

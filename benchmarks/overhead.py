@@ -1,6 +1,6 @@
 """What a sweep costs besides training: 40 small trials, one worker, wall time over training time.
 
-    python -m benchmarks.overhead          (eight minutes on two cores)
+    python -m benchmarks.overhead
 
 Text, tokens and kernels are in their caches before the clock starts, as after any sweep. The
 trials are those of the ratio sweep's `cpu` models, each trained for a few seconds. What is counted

@@ -1,6 +1,6 @@
 """How many trials an hour one device does when 1, 2 or 4 workers share it.
 
-    python -m benchmarks.shared_gpu                              one CUDA device, some minutes
+    python -m benchmarks.shared_gpu                              one CUDA device
     python -m benchmarks.shared_gpu --device cpu --scale cpu --workers 1 2
     CUDA_VISIBLE_DEVICES=0 python -m benchmarks.shared_gpu       where there are several
 

@@ -1,8 +1,6 @@
 """The command line: python -m hybrid cost|plan|docs. Arithmetic; torch only for `--device this`."""
 
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +8,7 @@ import typer
 from rich.console import Console
 
 from hybrid import codec, docs, report
+from hybrid.console import naming, plain_errors
 from hybrid.cost import Weights
 from hybrid.devices import Device, find_device
 from hybrid.plan import Budget
@@ -35,20 +34,6 @@ Stored = Annotated[Weights, typer.Option("--weights", help="how weights are stor
 Chunk = Annotated[str, typer.Option(help="tokens of a prompt in one pass, such as 8k, or all")]
 Memory = Annotated[str, typer.Option(help="such as 80GB or 80GiB; default: the device's")]
 On = Annotated[str, typer.Option("--device", help="name of a device, or `this` to measure here")]
-
-
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print what a person got wrong as one sentence, without a traceback, and exit with 2."""
-
-    @wraps(command)
-    def wrapped(*args, **kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, LookupError, OSError) as error:
-            Console(stderr=True).print(f"error: {error}", style="red", markup=False)
-            raise typer.Exit(2) from None
-
-    return wrapped
 
 
 @app.command()
@@ -144,7 +129,8 @@ def load_spec(name: str) -> ModelSpec:
 def load_device(name: str) -> Device:
     """Return a device of the table, or the machine at hand, measured."""
     if name != "this":
-        return find_device(name)
+        with naming(f"--device {name}"):
+            return find_device(name)
     from hybrid.machine import this_machine  # imports torch
 
     return this_machine()

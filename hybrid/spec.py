@@ -12,17 +12,28 @@ cannot be constructed: every check is in `__post_init__`, before anything is all
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import gcd, inf
+from typing import TypeVar
 
 LARGEST = 2**63 - 1  # of a size; tensors and records count in int64
+
+T = TypeVar("T")
 
 
 def require(holds: bool, message: str) -> None:
     """Raise ValueError(message) unless `holds`."""
     if not holds:
         raise ValueError(message)
+
+
+def look_up(what: str, table: Mapping[str, T], name: str) -> T:
+    """Return table[name]; ValueError, with the names there are, for one that is not in it."""
+    if name not in table:
+        raise ValueError(f"there is no {what} {name!r}; there are: {', '.join(map(str, table))}")
+    return table[name]
 
 
 def require_positive(owner: str, **fields: int | None) -> None:

@@ -7,13 +7,15 @@ garbage, and not looking for it saves a second.
 import gc
 import sys
 
+from sweeps.trial.progress_log import saying
 from sweeps.workers import server
 
 if __name__ == "__main__":
     if sys.argv[1:2] in (["run"], ["worker"]):
         server.begin_loading()
     gc.disable()
-    from sweeps.cli import app
+    with saying("loading the program"):
+        from sweeps.cli import app
 
     gc.enable()
     sys.exit(app())

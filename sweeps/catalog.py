@@ -5,7 +5,6 @@ A sweep of your own needs no line: `python -m sweeps run my_sweep.py` takes SWEE
 
 import importlib.util
 import sys
-import traceback
 from pathlib import Path
 
 from sweeps import moe_grid, ratio, ratio_lr, tradeoff
@@ -33,13 +32,6 @@ def find(name: str) -> Sweep | Search:
     return SWEEPS[name]
 
 
-def _place_of(error: Exception, path: Path) -> str:
-    """Return the file and its last line that led to the error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f"{path}, line {lines[-1]}" if lines else str(path)
-
-
 def _of_file(path: Path) -> Sweep | Search:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it would define SWEEP")
@@ -48,10 +40,7 @@ def _of_file(path: Path) -> Sweep | Search:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except ValueError as error:
-        raise ValueError(f"{_place_of(error, path)}: {error}") from error
+    spec.loader.exec_module(module)
     sweep = getattr(module, "SWEEP", None)
     if not isinstance(sweep, (Sweep, Search)):
         raise ValueError(

@@ -7,16 +7,18 @@ from typing import Annotated
 import typer
 
 from hybrid import ops as backends
+from hybrid.console import plain_errors
 from hybrid.units import parse_memory
-from sweeps import catalog, compact, docs, exchange, execute, results, trained_commands
+from sweeps import catalog, compact, docs, exchange, execute, options, results, trained_commands
 from sweeps.bench import cli as bench_cli
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
 from sweeps.sweep import Sweep
-from sweeps.terminal import console, plain_errors
+from sweeps.terminal import console
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.file_names import require_name
+from sweeps.trial.progress_log import saying
 from sweeps.trial.recipe import Recipe
 from sweeps.workers.jobs import Job, Terms
 from sweeps.workers.process import Limits
@@ -37,7 +39,7 @@ Text = Annotated[str, typer.Option(help="your own .txt, .jsonl, .parquet or fold
 Dataset = Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`)")]
 TextField = Annotated[str, typer.Option(help="key or column that holds the text")]
 Name = Annotated[str, typer.Argument(help="name of a sweep, as `list` shows them, or a .py file")]
-Scale = Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes) or gpu")]
+Scale = Annotated[str, typer.Option(help="size of the models and of training: smoke, cpu or gpu")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
 
 
@@ -129,7 +131,11 @@ def status(
     watch: Annotated[bool, typer.Option(help="look again every few seconds")] = False,
 ) -> None:
     """Say how a sweep stands: what is done, runs, waits or failed and why, and the time left."""
-    folder = _folder(results_folder, catalog.find(name).name if name.endswith(".py") else name)
+    if name.endswith(".py") or name in catalog.SWEEPS:
+        sweep = catalog.find(name)
+        options.check_scale(sweep, scale)
+        name = sweep.name
+    folder = _folder(results_folder, name)
     for study, look in execute.look(folder, scale, storage=storage):
         if watch:
             status_report.watch(look, study, console)
@@ -190,6 +196,7 @@ def show_table(
 ) -> None:
     """Print the table of a sweep from its records."""
     sweep = catalog.find(name)
+    options.check_scale(sweep, scale)
     if markdown and isinstance(sweep, Sweep):
         trials = results.load(sweep.name, folder=results_folder, scale=scale)
         print(table.as_markdown(trials, sweep.arms))
@@ -206,6 +213,7 @@ def plot(
 ) -> None:
     """Draw the figures of a sweep from its records, as PNG and SVG beside them."""
     sweep = catalog.find(name)
+    options.check_scale(sweep, scale)
     for path in report.figures_of(sweep, scale, results_folder / sweep.name):
         console.print(f"wrote {path}", highlight=False)
 
@@ -218,7 +226,8 @@ def export_run(
     results_folder: Results = results.LOCAL,
 ) -> None:
     """Write a trained run as a folder that transformers' AutoModelForCausalLM opens."""
-    exchange.export(run_id, destination, folder=results_folder)
+    with saying("opening the run and its text"):
+        exchange.export(run_id, destination, folder=results_folder)
     console.print(f"wrote {destination}: AutoModelForCausalLM.from_pretrained opens it")
 
 
@@ -231,7 +240,8 @@ def import_folder(
 ) -> None:
     """Read a transformers Jamba folder, say what it is, and measure its held-out loss."""
     recipe = Recipe(steps=1, batch=4, tokens=tokens, lr=1.0, valid_tokens=16_384)
-    imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
+    with saying("reading the folder and the text, and measuring the loss"):
+        imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
     console.print(exchange.describe(imported), highlight=False)
 
 
@@ -274,13 +284,15 @@ def _job(
     text_field: str,
 ) -> Job:
     """Return what is to be run, on what, and where its records go."""
+    sweep = catalog.find(name)
+    options.check_scale(sweep, scale)
     source, suffix = _source(text, dataset, text_field)
     return Job(
         sweep=str(Path(name).resolve()) if name.endswith(".py") else name,
         scale=scale,
         source=source,
         engine=Engine(device=device, ops=ops, compile=compiled),
-        folder=str((results_folder / f"{catalog.find(name).name}{suffix}").resolve()),
+        folder=str((results_folder / f"{sweep.name}{suffix}").resolve()),
     )
 
 

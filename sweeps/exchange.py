@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from hybrid import codec, cost, huggingface
+from hybrid.console import reading
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps import results
@@ -73,7 +74,9 @@ def read(folder: Path, source: TextSource, recipe: Recipe) -> Imported:
     path = folder / "tokenizer.json"
     if path.exists():
         tokens = open_tokens(source, model.spec.vocab)
-        if tokens.tokenizer.json_text == path.read_text(encoding="utf-8"):
+        with reading(path):
+            own = path.read_text(encoding="utf-8")
+        if tokens.tokenizer.json_text == own:
             precision = choose_precision(recipe.precision, model.embed.weight.device)
             losses = {
                 domain: held_out_loss(model, tokens, domain, recipe, precision).bits_per_byte

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
+from sweeps import options
 from sweeps.command_line import command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
@@ -26,6 +27,7 @@ from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import HubDataset, TextFile
 from sweeps.trial.data.streams import check_text, open_tokens
+from sweeps.trial.progress_log import saying
 from sweeps.trial.records import Ledger
 from sweeps.workers import jobs, process, server
 from sweeps.workers.jobs import Job
@@ -41,8 +43,10 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     every finished trial recorded, and the same call goes on from there. Raises ValueError for an
     unknown sweep, scale or engine.
     """
+    options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan = job.plan()
+    plan.places()  # a wrong design raises before a file is made
     url = url_of(job, storage)
     study = prepare(job, plan, url, console)
     if workers == 0:
@@ -74,7 +78,12 @@ def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
     plan.places()
     server.begin_loading()
     _open_texts(job, plan, console)
-    study = studies.open_study(studies.study_name(job.records.name, plan), _made(job, url), plan)
+    with saying("making the study and compiling kernels", _line(console)):
+        return _prepared(job, plan, _made(job, url))
+
+
+def _prepared(job: Job, plan: Plan, storage: BaseStorage) -> Study:
+    study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     jobs.attach(study, job)
     studies.restore(study, plan, Ledger(job.records))
     process.warm_up(job.engine)
@@ -193,12 +202,12 @@ def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
 
 def rebuild(job: Job, *, storage: str, console: Console) -> None:
     """Make the study anew from the records alone; trials that were running are forgotten."""
+    options.check_backend(job.engine.ops, job.engine.device)
     job = replace(job, engine=jobs.resolved(job.engine))
     plan, ledger = job.plan(), Ledger(job.records)
     url = url_of(job, storage)
-    plan.places()
+    name = studies.study_name(job.records.name, plan)  # a wrong design raises before a file is made
     opened = _made(job, url)
-    name = studies.study_name(job.records.name, plan)
     if name in optuna.get_all_study_names(opened):
         optuna.delete_study(study_name=name, storage=opened)
     study = studies.open_study(name, opened, plan)
@@ -226,14 +235,20 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
 def _open_texts(job: Job, plan: Plan, console: Console) -> None:
     """Make the tokens that trials read, before any trial is timed."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
-    console.print("preparing text and kernels (about a minute the first time)")
+    console.print("preparing text and kernels (what is made is kept for the next time)")
     vocabularies = plan.vocabularies()
     if not vocabularies and isinstance(job.source, TextFile | HubDataset):
         check_text(job.source)  # a search knows its vocabularies later, but its text now
     for vocab in vocabularies:
-        tokens = open_tokens(job.source, vocab)
+        with saying(f"reading text and making a vocabulary of {vocab:,} tokens", _line(console)):
+            tokens = open_tokens(job.source, vocab)
         seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
         console.print(f"training tokens: {seen}", highlight=False)
+
+
+def _line(console: Console) -> Callable[[str], None]:
+    """Return what prints a line as it is."""
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _gpus(job: Job) -> Sequence[str]:

@@ -6,7 +6,7 @@ Only cost is asked for: training is long enough for a clock and no longer, one s
 from itertools import product
 
 from hybrid.jamba import jamba
-from hybrid.spec import Attention, ModelSpec, MoE
+from hybrid.spec import Attention, ModelSpec, MoE, look_up
 from sweeps import ratio
 from sweeps.show import figures
 from sweeps.sweep import Sweep
@@ -34,7 +34,7 @@ def spec_of(n: int, top_k: int, e: int, size: ratio.Scale) -> ModelSpec:
 
 
 def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
-    size = ratio.SCALES[scale]
+    size = look_up("scale of the sweep moe-grid", ratio.SCALES, scale)
     recipe = Recipe(
         steps=STEPS[scale],
         batch=size.batch,
@@ -44,7 +44,7 @@ def point(name: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
         valid_tokens=size.tokens * size.batch,
         contexts=(1024,),
     )
-    return spec_of(*SETTINGS[name], size), recipe
+    return spec_of(*look_up("arm of the sweep moe-grid", SETTINGS, name), size), recipe
 
 
 SWEEP = Sweep(

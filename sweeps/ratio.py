@@ -12,7 +12,7 @@ from functools import cache
 from hybrid import cost
 from hybrid.fit import fit
 from hybrid.jamba import jamba, parse_ratio
-from hybrid.spec import Attention, ModelSpec
+from hybrid.spec import Attention, ModelSpec, look_up
 from sweeps.show import figures
 from sweeps.sweep import Sweep
 from sweeps.trial.recipe import Recipe
@@ -116,7 +116,7 @@ def point(arm: str, seed: int, scale: Scale) -> tuple[ModelSpec, Recipe]:
         steps=scale.steps,
         batch=scale.batch,
         tokens=scale.tokens,
-        lr=scale.lr[arm],
+        lr=look_up("arm of the sweep ratio", scale.lr, arm),
         seed=seed,
         valid_tokens=scale.valid_tokens,
         contexts=scale.contexts,

@@ -12,7 +12,7 @@ from itertools import product
 
 import pandas as pd
 
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, look_up
 from sweeps import ratio, results
 from sweeps.show import figures
 from sweeps.sweep import Sweep
@@ -33,7 +33,7 @@ POINTS = {arm_name(arm, lr): (arm, lr) for arm, lr in product(ratio.ARMS, RATES)
 
 
 def point(name: str, seed: int, scale: ratio.Scale) -> tuple[ModelSpec, Recipe]:
-    arm, lr = POINTS[name]
+    arm, lr = look_up("arm of the sweep ratio-lr", POINTS, name)
     spec, recipe = ratio.point(arm, seed, scale)
     # Speed is the ratio sweep's business: one short context keeps a trial cheap.
     return spec, replace(recipe, lr=lr, contexts=scale.contexts[:1])

@@ -97,8 +97,13 @@ def nothing(sweep: str, folder: Path, scale: str | None) -> str:
     """Say that there are no records, which there are, and what makes some."""
     others = [path.name for path in sweeps(folder)]
     of_scale = f" of scale {scale!r}" if scale else ""
+    if scale and sweep in others:
+        scales = dict.fromkeys(record.scale for record in records.read(folder / sweep))
+        of_scale += f", only of {', '.join(map(str, scales))},"
+    option = ("--scale", scale) if scale else ()
     return (
         f"no records of {sweep!r}{of_scale} under {folder}; there are: "
-        f"{', '.join(others) or 'none'}. Run `{command('sweeps', 'run', sweep)}`, "
+        f"{', '.join(others) or 'none'}. "
+        f"Run `{command('sweeps', 'run', sweep, *option)}`, "
         f"or read the committed ones with folder={str(PUBLISHED)!r}"
     )

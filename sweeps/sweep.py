@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hybrid import cost
-from hybrid.spec import LARGEST, ModelSpec, require
+from hybrid.console import place_in_own_file
+from hybrid.spec import LARGEST, ModelSpec, look_up, require
 from sweeps import design_checks
 from sweeps.trial.data.sources import Source, on_text
 from sweeps.trial.recipe import Recipe
@@ -65,18 +66,29 @@ class Sweep:
     def points(self, scale: str, source: Source) -> list[Point]:
         """Return every point, all arms of the first seed first; those on text are on `source`.
 
-        Raises ValueError for a scale that the sweep does not have.
+        Raises ValueError for a scale that the sweep does not have, and for an arm that `point`
+        does not know.
         """
         self.require_scale(scale)
         found = []
-        for seed in self.seeds[scale]:
+        seeds = look_up(f"seed in the sweep {self.name!r} for the scale", self.seeds, scale)
+        for seed in seeds:
             for arm in self.arms:
-                spec, recipe = self.point(arm, seed, self.scales[scale])
+                spec, recipe = self._point(arm, seed, scale)
                 recipe = replace(recipe, source=on_text(recipe.source, source))
                 found.append(
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )
         return found
+
+    def _point(self, arm: str, seed: int, scale: str) -> tuple[ModelSpec, Recipe]:
+        try:
+            return self.point(arm, seed, self.scales[scale])
+        except KeyError as error:
+            # A person's own `point` has a file and a line to look at, which a command shows.
+            if error.args != (arm,) or place_in_own_file(error) is not None:
+                raise
+            raise ValueError(f"sweep {self.name!r}: its `point` has no arm {arm!r}") from error
 
     def require_scale(self, scale: str) -> None:
         """Raise ValueError for a scale that the sweep does not have."""

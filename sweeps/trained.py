@@ -9,6 +9,7 @@ What is done with it afterwards, text or an evaluation, does not ask which of th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -113,32 +114,62 @@ def _of_run(run_id: str, folder: Path, device: torch.device, ops: Ops) -> Traine
 def _of_folder(folder: Path, device: torch.device, ops: Ops) -> Trained:
     path = folder / "tokenizer.json"
     require(path.is_file(), f"{path.name}: {folder} has no such file; text needs a tokenizer")
+    model = huggingface.load(folder, ops=ops, device=device).eval()
     return Trained(
         name=str(folder),
-        model=huggingface.load(folder, ops=ops, device=device).eval(),
-        words=_words(folder),
+        model=model,
+        words=_words(folder, model.spec.vocab),
         record=None,
     )
 
 
-def _words(folder: Path) -> Words:
-    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    library.no_truncation()  # both are of a batch in training, and kept in the file
-    library.no_padding()
+def _words(folder: Path, vocab: int) -> Words:
+    """Return what turns text into tokens of the model in `folder`, and the tokens between texts.
+
+    Raises ValueError, naming the file, for a token id that the model's vocabulary does not have.
+    """
+    library = _tokenizer(folder / "tokenizer.json", vocab)
     about, config = folder / "tokenizer_config.json", read_json(folder / "config.json")
     if about.is_file():  # tokenizer.json does not keep this setting
         library.encode_special_tokens = bool(read_json(about).get("split_special_tokens"))
-    end = config.get("eos_token_id")
-    if not isinstance(end, int):
-        raise ValueError(f"config: eos_token_id={end!r} must be the number of a token")
-    begin = config.get("bos_token_id")
+    end = _token_id(folder, config, "eos_token_id", vocab)
+    has_begin = config.get("bos_token_id") is not None
     return Words(
         encode=lambda text: library.encode(text).ids,
         encode_more=lambda text: library.encode(text, add_special_tokens=False).ids,
         decode=lambda ids: library.decode(list(ids), skip_special_tokens=False),
-        begin_id=begin if isinstance(begin, int) else end,
+        begin_id=_token_id(folder, config, "bos_token_id", vocab) if has_begin else end,
         end_id=end,
     )
+
+
+def _tokenizer(path: Path, vocab: int) -> Tokenizer:
+    """Return the tokenizer of a file, whose token ids must all lie in the model's vocabulary."""
+    try:
+        library = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises the bare class for whatever is wrong
+        raise ValueError(f"{path}: not a tokenizer of the library tokenizers: {error}") from error
+    highest = max(library.get_vocab(with_added_tokens=True).values(), default=0)
+    require(
+        highest < vocab,
+        f"{path}: its highest token id is {highest}, but the model has the {vocab} tokens 0 to "
+        f"{vocab - 1}",
+    )
+    library.no_truncation()  # both are of a batch in training, and kept in the file
+    library.no_padding()
+    return library
+
+
+def _token_id(folder: Path, config: dict[str, Any], key: str, vocab: int) -> int:
+    """Return the token id that `key` of config.json has; ValueError unless the model has it."""
+    found = config.get(key)
+    require(
+        type(found) is int and 0 <= found < vocab,
+        f"{folder / 'config.json'}: {key}={found!r} must be the number of a token, 0 to "
+        f"{vocab - 1}",
+    )
+    assert isinstance(found, int)
+    return found
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from hybrid import ops as backends
+from hybrid.console import naming
 from hybrid.generate import Choice
 from hybrid.spec import LARGEST, require
-from sweeps import results, speech, trained
+from sweeps import options, results, speech, trained
 from sweeps.bench.options import print_lines, say, typed
 from sweeps.eval import needle, needle_figure, record, suite, table
 from sweeps.eval.record import Origin
@@ -20,6 +21,7 @@ from sweeps.show import figures
 from sweeps.terminal import console
 from sweeps.trained import Trained
 from sweeps.trial.device import autocast, choose_precision
+from sweeps.trial.progress_log import saying
 from sweeps.trial.recipe import Precision
 
 Name = Annotated[
@@ -48,7 +50,9 @@ def generate(
 ) -> None:
     """Print text that a trained model writes, token by token."""
     choice = Choice(temperature=temperature, top_k=top_k or None, top_p=top_p)
-    found = trained.find(name, folder=results_folder, device=device, ops=ops)
+    options.check_backend(ops, device)
+    with saying(f"opening {name}"):
+        found = trained.find(name, folder=results_folder, device=device, ops=ops)
     where = found.model.embed.weight.device
     with autocast(choose_precision(precision, where), where):
         for piece in speech.speak(found, prompt, tokens=tokens, choice=choice, seed=seed):
@@ -92,9 +96,12 @@ def evaluate(
         _need_lm_eval()
     else:
         _refuse(of_tasks, asked)
-    chosen = suite.chosen(tasks or [])
+    with naming(f"--tasks {', '.join(tasks or [])}"):
+        chosen = suite.chosen(tasks or [])
     sizes = needle.sizes(context or (), depths, needles, text)
-    found = trained.find(name, folder=results_folder, device=device, ops=ops)
+    options.check_backend(ops, device)
+    with saying(f"opening {name}"):
+        found = trained.find(name, folder=results_folder, device=device, ops=ops)
     where = found.model.embed.weight.device
     bits = choose_precision(precision, where)
     scorer = Scorer(model=found.model, precision=bits, batch=batch, longest=longest or None)
@@ -102,13 +109,16 @@ def evaluate(
     if asked is Suite.NEEDLE:
         _needle(found, scorer, start, sizes, results_folder)
         return
-    harness = importlib.import_module("sweeps.eval.harness")
-    lm = importlib.import_module("sweeps.eval.adapter").WorkbenchLM(found, scorer)
     rows = []
-    for scores in harness.run(lm, chosen, start, folder=data, limit=limit or None):
-        rows += scores
-        path = record.write(scores, scores[0].task, results_folder)
-        say(f"wrote {path}")
+    with saying("loading lm-eval", say) as log:
+        harness = importlib.import_module("sweeps.eval.harness")
+        lm = importlib.import_module("sweeps.eval.adapter").WorkbenchLM(found, scorer, tell=log.now)
+        log.now("reading the records of the tasks")
+        for scores in harness.run(lm, chosen, start, folder=data, limit=limit or None):
+            rows += scores
+            path = record.write(scores, scores[0].task, results_folder)
+            say(f"wrote {path}")
+            log.said()
     console.print(table.scores(rows))
 
 
@@ -122,9 +132,11 @@ def _needle(
     found: Trained, scorer: Scorer, start: Origin, sizes: needle.Sizes, results_folder: Path
 ) -> None:
     rows = []
-    for row in needle.run(found, scorer, start, sizes):
-        rows.append(row)
-        say(f"context {row.context}, depth {row.depth:.2f}: {row.exact:.2f} exact")
+    with saying("hiding needles in text and asking the model", say) as log:
+        for row in needle.run(found, scorer, start, sizes):
+            rows.append(row)
+            say(f"context {row.context}, depth {row.depth:.2f}: {row.exact:.2f} exact")
+            log.said()
     path = record.write(rows, Suite.NEEDLE, results_folder)
     figure = needle_figure.draw(record.as_table(rows).to_pandas())
     paths = figures.save(figure, path.with_suffix(""))

@@ -5,7 +5,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ablations import run as ablations_run
+from ablations.__main__ import app as findings
 from sweeps import cli, docs
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
 from sweeps.workers.jobs import Job
@@ -67,7 +70,7 @@ def test_text_of_ones_own_is_one_option_away(asked):
         ("run ratio --device tpu", "device='tpu' must be auto, cpu, cuda"),
         ("run ratio --text a.txt --dataset b", "give --text or --dataset, not both"),
         ("table ratio --results nowhere", "no records of 'ratio' of scale 'cpu' under nowhere"),
-        ("plot ratio --results nowhere", "Run `python -m sweeps run ratio`"),
+        ("plot ratio --results nowhere", "Run `python -m sweeps run ratio --scale cpu`"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
@@ -104,3 +107,85 @@ def test_the_map_of_the_readme_names_every_module():
             assert path.name in map_of_files, f"{path.name} is missing in the README's map"
     for name in re.findall(r"\b(\w+\.py)\b", map_of_files):
         assert any(list(room.rglob(name)) for room in rooms), name
+
+
+SCALES = ("smoke", "cpu", "gpu")
+
+
+@pytest.mark.parametrize("command", ["table", "plot", "status", "run", "rebuild"])
+def test_an_unknown_scale_is_answered_with_those_there_are(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = "--scale nope: sweep 'ratio' has no scale 'nope'; it has smoke, cpu, gpu"
+    assert_one_sentence(f"{command} ratio --scale nope", said, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["list", "judge ratio", "plot ratio", "run ratio"])
+def test_an_unknown_scale_of_findings_is_answered_with_those_there_are(command):
+    result = CliRunner().invoke(findings, [*command.split(), "--scale", "nope"])
+    assert result.exit_code == 2
+    assert "--scale nope: the scales of a finding are smoke, cpu, gpu, paper" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run ratio --device tpu", "--device tpu: device='tpu' must be auto, cpu, cuda"),
+        ("run ratio --ops cup", "--ops cup: ops='cup' must be auto or one of reference, torch"),
+        ("rebuild ratio --ops cup", "--ops cup: ops='cup' must be auto or one of reference"),
+        ("generate x --device tpu", "--device tpu: device='tpu' must be auto, cpu, cuda"),
+        ("generate x --ops cup", "--ops cup: ops='cup' must be auto or one of reference, torch"),
+        ("eval x --suite needle --ops cup", "--ops cup: ops='cup' must be auto or one of"),
+        ("bench --device tpu", "--device tpu: device='tpu' must be auto, cpu, cuda"),
+        ("bench --ops cup", "--ops cup: ops='cup' must be one of reference, torch"),
+        ("profile --ops cup", "--ops cup: ops='cup' must be one of reference, torch"),
+        ("limits --ops cup", "--ops cup: ops='cup' must be one of reference, torch"),
+    ],
+)
+def test_an_option_with_few_right_values_is_named_as_it_was_typed(
+    command, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert_one_sentence(command, message, tmp_path)
+
+
+def test_findings_name_their_options_as_well():
+    result = CliRunner().invoke(findings, ["run", "ratio", "--device", "tpu"])
+    assert result.exit_code == 2
+    assert "--device tpu: device='tpu' must be auto, cpu, cuda or cuda:N" in result.stderr
+
+
+def advised(said: str) -> list[str]:
+    """Return the commands that a message tells to run."""
+    return re.findall(r"`python -m (.*?)`", " ".join(said.split()))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("command", ["table", "plot"])
+def test_the_command_that_a_message_advises_can_be_run(command, scale, asked, tmp_path):
+    said = invoke(f"{command} ratio --scale {scale} --results {tmp_path}").stderr
+    (advice,) = advised(said)
+    assert invoke(advice.removeprefix("sweeps ")).exit_code == 0
+    assert [(job.sweep, job.scale) for job in asked] == [("ratio", scale)]
+
+
+@pytest.mark.parametrize("scale", [*SCALES, "paper"])
+@pytest.mark.parametrize("command", ["judge", "plot"])
+def test_the_command_that_a_finding_advises_can_be_run(command, scale, tmp_path, monkeypatch):
+    line = [command, "ratio", "--scale", scale, "--results", str(tmp_path)]
+    said = CliRunner().invoke(findings, line).stderr
+    assert "there is no record" in said
+    if scale == "paper":
+        assert advised(said) == []
+        assert "the scales that are: smoke, cpu, gpu" in said
+        return
+    ran: list[str] = []
+    monkeypatch.setattr(ablations_run, "_rates", lambda *_: {})
+    monkeypatch.setattr(
+        "ablations.execute.executor", lambda size, *_, **__: lambda *_: ran.append(size)
+    )
+    monkeypatch.setattr("ablations.__main__._show", lambda *_: None)
+    (advice,) = advised(said)
+    words = advice.removeprefix("ablations ").split()
+    result = CliRunner().invoke(findings, [*words, "--results", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert set(ran) == {scale}

@@ -1,5 +1,8 @@
 """Text from a trained model: choices among tokens, branches of a cache, characters kept whole."""
 
+import json
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -133,7 +136,7 @@ def test_a_folders_tokenizer_reads_all_of_a_text_and_no_more(tmp_path):
     for settle in (lambda: library.enable_truncation(2), lambda: library.enable_padding(length=9)):
         settle()
         library.save(str(tmp_path / "tokenizer.json"))
-        words = trained._words(tmp_path)
+        words = trained._words(tmp_path, vocab=3)
         assert words.encode("a b a b") == words.encode_more("a b a b") == [1, 2, 1, 2]
 
 
@@ -158,3 +161,32 @@ def test_what_is_wrong_is_one_sentence(source, kept, tmp_path):
         assert done.exit_code == 2
         assert message in " ".join(done.stderr.split())
         assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("changed", "file", "message"),
+    [
+        ({"bos_token_id": 999_999}, "config.json", "bos_token_id=999999 must be the number of a"),
+        ({"bos_token_id": -1}, "config.json", "bos_token_id=-1 must be the number of a token"),
+        ({"bos_token_id": "<s>"}, "config.json", "bos_token_id='<s>' must be the number of a"),
+        (
+            {"eos_token_id": 3},
+            "config.json",
+            "eos_token_id=3 must be the number of a token, 0 to 2",
+        ),
+        ({"eos_token_id": True}, "config.json", "eos_token_id=True must be the number of a token"),
+        ({}, "tokenizer.json", "its highest token id is 3, but the model has the 3 tokens 0 to 2"),
+        (None, "tokenizer.json", "not a tokenizer of the library tokenizers"),
+    ],
+)
+def test_token_ids_beyond_the_vocabulary_are_refused_with_their_file(
+    tmp_path, changed, file, message
+):
+    words = {"end": 0, "a": 1, "b": 2} | ({} if changed else {"c": 3})
+    Tokenizer(WordLevel(words, unk_token="end")).save(str(tmp_path / "tokenizer.json"))
+    if changed is None:
+        (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 0} | (changed or {})))
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        trained._words(tmp_path, vocab=3)
+    assert str(tmp_path / file) in str(refused.value)

@@ -231,3 +231,27 @@ def test_watching_ends_when_nothing_is_left(monkeypatch, tmp_path):
 )
 def test_durations_read_well(seconds, said):
     assert status_report.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("config", "curve", "named"),
+    [
+        ("{", CURVE, "config.json"),
+        ("[]", CURVE, "config.json"),
+        ('{"recipe": {}}', CURVE, "config.json"),
+        ('{"recipe": {"steps": 2}}', CURVE + "0,4\n", "curve.csv"),
+    ],
+)
+def test_what_is_no_run_of_ours_is_named(tmp_path, config, curve, named):
+    home = folder_of("a0", 0, tmp_path)
+    home.path.mkdir(parents=True)
+    home.config.write_text(config)
+    home.curve.write_text(curve)
+    with pytest.raises(ValueError, match=rf"{home.path / named}: cannot be read: "):
+        (status._last_step(home), status._steps(home))
+
+
+def test_a_run_that_has_no_folder_yet_is_no_error(tmp_path):
+    home = folder_of("a0", 0, tmp_path)
+    assert status._steps(home) is None
+    assert status._last_step(home) == (None, None)

@@ -73,6 +73,9 @@ class Killer:
     def started(self, point: Point) -> None:
         self._at("started")
 
+    def doing(self, what: str) -> None:
+        pass
+
     def event(self, event: Event) -> None:
         self._at("event")
 

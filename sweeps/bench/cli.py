@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from hybrid.console import naming
 from hybrid.spec import require
 from hybrid.units import parse_memory
 from sweeps.bench import entries, figure, limits, limits_table, profile, record, run, table
@@ -41,6 +42,7 @@ from sweeps.bench.setting import Phase
 from sweeps.results import LOCAL
 from sweeps.show import figures
 from sweeps.trial.engine import Compile
+from sweeps.trial.progress_log import saying
 from sweeps.trial.recipe import Precision
 
 
@@ -91,9 +93,11 @@ def bench(
         budget_s=budget,
         phases=tuple(dict.fromkeys(phases or Phase)),
     )
-    names = entries.chosen(ops or (), peers, setting.device, compiled or ())
+    with naming(f"--ops {', '.join(ops or ())}"):
+        names = entries.chosen(ops or (), peers, setting.device, compiled or ())
     work = partial(run.run, setting, names, memory=memory, command=typed(), say=say)
-    rows = in_process(work, parent=True)
+    with saying("measuring", say):
+        rows = in_process(work, parent=True)
     path = record.write(rows, results)
     frame = record.as_frame(rows)
     console.print(table.as_rich(frame, f"{setting.device.type}, {setting.precision}"))
@@ -129,9 +133,11 @@ def profile_step(
         tokens=tokens,
     )
     setting = setting_of(sizes, device, precision)
-    name = entries.chosen([ops] if ops else (), False, setting.device)[0]
+    with naming(f"--ops {ops}"):
+        name = entries.chosen([ops] if ops else (), False, setting.device)[0]
     work = partial(profile.run, setting, name, steps=steps, label=label, command=typed())
-    rows = in_process(work)
+    with saying("profiling training steps", say):
+        rows = in_process(work)
     path = record.write(rows, results)
     shown = Table(title=f"one training step of {name}: {1e3 * rows[0].step_s:,.1f} ms profiled")
     for heading in ("part", "share", "ms", "calls"):
@@ -197,8 +203,10 @@ def largest_batch(
         max_batch=max_batch,
         budget_s=budget,
     )
-    name = entries.chosen([ops] if ops else (), False, where, [compiled])[0]
-    rows = limits.run(settings, name, bounds, command=typed(), say=say)
+    with naming(f"--ops {ops}"):
+        name = entries.chosen([ops] if ops else (), False, where, [compiled])[0]
+    with saying("measuring", say):
+        rows = limits.run(settings, name, bounds, command=typed(), say=say)
     path = record.write(rows, results)
     frame = record.as_frame(rows)
     console.print(limits_table.as_rich(frame, f"{name}, {where.type}, {settings[0].precision}"))

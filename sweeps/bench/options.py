@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from hybrid import ops as backends
+from hybrid.console import naming
 from hybrid.jamba import parse_ratio
 from sweeps.bench.setting import Setting, jamba_style
+from sweeps.options import check_device
 from sweeps.trial.device import choose_device, choose_precision
 from sweeps.trial.engine import Compile
 from sweeps.trial.recipe import Precision
@@ -84,10 +86,13 @@ def sizes_of(smoke: bool, **given: Any) -> Sizes:
 
 def setting_of(sizes: Sizes, device: str, precision: Precision) -> Setting:
     """Return what is measured; ValueError for what a person can get wrong."""
+    check_device(device)
     chosen = choose_device(device)
+    with naming(f"--ratio {sizes.ratio}"):
+        ratio = parse_ratio(sizes.ratio)
     return Setting(
         spec=jamba_style(
-            ratio=parse_ratio(sizes.ratio),
+            ratio=ratio,
             width=sizes.width,
             hidden=sizes.hidden,
             blocks=sizes.blocks,

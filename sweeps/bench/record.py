@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hybrid import codec, cost
+from hybrid.console import reading
 from sweeps.bench.setting import Phase, Setting
 from sweeps.trial import provenance
 from sweeps.trial.columns import column, schema_of
@@ -150,8 +151,9 @@ def write(rows: Sequence[Origin], folder: Path) -> Path:
 
 
 def read(path: Path, kind: type[Origin]) -> pd.DataFrame:
-    """Return one run, one row as one line; Arrow's errors if the file is not one of `kind`."""
-    return pq.read_table(path, schema=schema_of(kind)).to_pandas()
+    """Return one run, one row as one line; ValueError if the file is not one of `kind`."""
+    with reading(path):
+        return pq.read_table(path, schema=schema_of(kind)).to_pandas()
 
 
 def as_frame(rows: Sequence[Origin]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sweeps.eval.scoring import Request, Scored, Scorer
 from sweeps.speech import continue_ids
 from sweeps.trained import Trained
 from sweeps.trial.device import autocast
+from sweeps.trial.events import Tell, tell_nobody
 
 MOST_TOKENS = 256  # of a generated text where a task does not say; as lm-eval's own models have it
 KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
@@ -26,8 +27,13 @@ KNOWN = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
 class WorkbenchLM(TemplateLM):
     """Answers lm-eval's three questions with one model of ours."""
 
-    def __init__(self, trained: Trained, scorer: Scorer, seed: int = 0):
+    def __init__(self, trained: Trained, scorer: Scorer, seed: int = 0, tell: Tell = tell_nobody):
+        """Answer with `trained`; `tell` is told how many questions are answered.
+
+        A terminal has a bar besides, which is mute elsewhere.
+        """
         super().__init__()
+        self.tell = tell
         self.trained, self.scorer, self.seed = trained, scorer, seed
         self._device = trained.model.embed.weight.device
 
@@ -60,16 +66,19 @@ class WorkbenchLM(TemplateLM):
             for scored in self.scorer.each(asked):
                 found |= scored
                 bar.update(len(scored))
+                self.tell(f"scored {len(found):,} of {len(asked):,} answers")
         return [(found[i].log_probability, found[i].greedy) for i in range(len(asked))]
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """Return the log-probability of each text, its first token after the token before texts."""
-        return [
-            sum(x.log_probability for x in self.scorer.score(list(self._windows(request.args[0]))))
-            for request in requests
-        ]
+        found: list[float] = []
+        for request in requests:
+            self.tell(f"scoring text {len(found) + 1:,} of {len(requests):,}")
+            scored = self.scorer.score(list(self._windows(request.args[0])))
+            found.append(sum(x.log_probability for x in scored))
+        return found
 
     def _windows(self, text: str) -> Iterator[Request]:
         ids = self.tok_encode(text, add_special_tokens=False)
@@ -81,8 +90,11 @@ class WorkbenchLM(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return the text that continues each context, up to the first of its stops."""
         with autocast(self.scorer.precision, self._device):
-            bar = tqdm(requests, desc="generating", leave=False, disable=None)
-            return [self._until(*request.args) for request in bar]
+            texts: list[str] = []
+            for request in tqdm(requests, desc="generating", leave=False, disable=None):
+                self.tell(f"generating answer {len(texts) + 1:,} of {len(requests):,}")
+                texts.append(self._until(*request.args))
+            return texts
 
     def _until(self, context: str, asked: dict[str, Any]) -> str:
         unknown = sorted(set(asked) - KNOWN)

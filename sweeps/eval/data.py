@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybrid.console import described
 from hybrid.spec import require
 from sweeps.eval.suite import Benchmark
 
@@ -29,7 +30,18 @@ NOT_RECORDS = ("dataset_dict.json", "dataset_info.json", "state.json", "cache-*.
 
 def _jsonl(path: Path) -> list[Record]:
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line.strip()]
+    return [_of_line(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _of_line(number: int, line: str) -> Record:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"line {number} is not JSON: {error.msg} at column {error.colno}"
+        ) from error
+    except (ValueError, RecursionError) as error:  # too long a number, too deep a list
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def _json(path: Path) -> list[Record]:
@@ -109,8 +121,9 @@ def _records(benchmark: Benchmark, path: Path) -> list[Record]:
     try:
         found = READERS[path.suffix](path)
         records = [_as_published(benchmark, i, record) for i, record in enumerate(found)]
-    except (ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # pyarrow has many classes for damage
+        said = str(error) if isinstance(error, ValueError) else described(error)
+        raise ValueError(f"{path} cannot be read: {said}") from error
     for i, record in enumerate(records):
         for field in benchmark.fields:
             require(

@@ -24,7 +24,7 @@ from sweeps.speech import continue_ids
 from sweeps.trained import Trained, Words
 from sweeps.trial.data.documents import Split, split_by_group, without_duplicates
 from sweeps.trial.data.sources import PackagedText, Source, TextFile
-from sweeps.trial.data.streams import READERS
+from sweeps.trial.data.streams import READERS, reading_source
 from sweeps.trial.device import autocast
 
 CONTEXTS = (256, 512, 1024, 2048)
@@ -158,7 +158,8 @@ def look(trained: Trained, scorer: Scorer, hidden: Hidden) -> Seen:
 
 def _hay(words: Words, source: Source, least: int) -> list[int]:
     """Return tokens of held-out text, as many as there are; ValueError for fewer than `least`."""
-    documents = split_by_group(without_duplicates(READERS[type(source)](source)))[Split.TEST]
+    with reading_source(source):
+        documents = split_by_group(without_duplicates(READERS[type(source)](source)))[Split.TEST]
     texts = (f"{document.text}\n\n" for document in documents)
     ids = list(chain.from_iterable(map(words.encode_more, texts)))
     require(

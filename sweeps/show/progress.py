@@ -4,7 +4,8 @@
     [4/15] 1:7 seed 0 step 120/200  loss 6.250 nats/token  9,476 tokens/s  left 12:40
     [4/15] 1:7 seed 0  bits/byte: books 2.353  web 2.939  (41 s)
 
-A log gets a line when a trial starts or ends, and one now and then in between.
+A log gets a line when a trial starts or ends. In between it gets one at least every half minute,
+which says where the trial stands, also while it is measured.
 """
 
 import time
@@ -23,10 +24,10 @@ from rich.progress import (
 from sweeps.study.status import reason
 from sweeps.sweep import Point
 from sweeps.trial.events import Event
+from sweeps.trial.progress_log import ProgressLog
 from sweeps.trial.record import Outcome, Record
-from sweeps.trial.train import Step
+from sweeps.trial.train import Step, step_line
 
-LOG_SECONDS = 30.0  # least time between two lines in a log while nothing starts or ends
 SMOOTHING = 0.1  # weight of the newest step in the shown speed
 
 
@@ -45,7 +46,7 @@ class SweepProgress:
         self.first = done
         self.point: Point | None = None
         self.tokens_per_s = 0.0
-        self.logged = self.begun  # when a log got its last line
+        self.log = ProgressLog(self._line, clock)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
@@ -62,6 +63,8 @@ class SweepProgress:
 
     def __enter__(self) -> "SweepProgress":
         self.bars.start()
+        if not self.console.is_terminal:
+            self.log.__enter__()
         return self
 
     def __exit__(
@@ -71,6 +74,8 @@ class SweepProgress:
         trace: TracebackType | None,
     ) -> None:
         self.bars.stop()
+        if not self.console.is_terminal:
+            self.log.__exit__(kind, error, trace)
 
     def started(self, point: Point) -> None:
         self.point, self.tokens_per_s = point, 0.0
@@ -79,6 +84,12 @@ class SweepProgress:
         if not self.console.is_terminal:
             each = recipe.batch * recipe.tokens
             self._say(f"{name} starts: {recipe.steps:,} steps of {each:,} tokens")
+            self.log.now(f"{name} starts")
+
+    def doing(self, what: str) -> None:
+        assert self.point is not None
+        self.bars.update(self.one, seen=what)
+        self.log.now(f"{self.point.arm} seed {self.point.seed} is {what}")
 
     def event(self, event: Event) -> None:
         if isinstance(event, Step):
@@ -90,16 +101,16 @@ class SweepProgress:
         now = recipe.batch * recipe.tokens / step.seconds
         slow = self.tokens_per_s or now
         self.tokens_per_s = slow + SMOOTHING * (now - slow)
-        seen = f"loss {step.nats_per_token:.3f} nats/token  {self.tokens_per_s:,.0f} tokens/s"
-        self.bars.update(self.one, completed=step.step + 1, seen=seen)
+        line = step_line(step, recipe, self.tokens_per_s)
+        self.bars.update(self.one, completed=step.step + 1, seen=line.partition("  ")[2])
         self.bars.update(self.all, completed=self.done + (step.step + 1) / recipe.steps)
-        if self._log_is_due():
-            where = f"{self.point.arm} seed {self.point.seed} step {step.step + 1}/{recipe.steps}"
-            self._say(f"{where}  {seen}  {self._left(step)}")
+        name = f"{self.point.arm} seed {self.point.seed}"
+        self.log.now(f"{name} {line}  {self._left(step)}", timed=False)
 
     def ended(self, record: Record) -> None:
         self.bars.update(self.one, visible=False)
         self._say(_summary(record))
+        self.log.now("looking for the next trial")
 
     def settled(self, places: int) -> None:
         self.done = places
@@ -108,14 +119,13 @@ class SweepProgress:
     def waiting(self, others: int) -> None:
         said = f"waiting for {others} trial(s) of another worker"
         self.bars.update(self.all, seen=said)
-        if self._log_is_due():
-            self._say(said)
-
-    def _log_is_due(self) -> bool:
-        return not self.console.is_terminal and self.clock() - self.logged >= LOG_SECONDS
+        self.log.now(said, timed=False)
 
     def _say(self, line: str) -> None:
-        self.logged = self.clock()
+        self._line(line)
+        self.log.said()
+
+    def _line(self, line: str) -> None:
         self.console.print(
             f"[{self.done}/{self.total}] {line}", highlight=False, markup=False, soft_wrap=True
         )

@@ -18,6 +18,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hybrid.console import reading
 from sweeps.study import studies
 from sweeps.study.beat import BEAT
 from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
@@ -232,11 +233,13 @@ def _last_step(home: RunFolder) -> tuple[dict[str, str] | None, float | None]:
         quiet_s = max(0.0, time.time() - home.curve.stat().st_mtime)
     except OSError:  # not begun, or its folder was removed
         return None, None
-    return dict(zip(*csv.reader([head, lines[-1]]), strict=True)), quiet_s
+    with reading(home.curve):
+        return dict(zip(*csv.reader([head, lines[-1]]), strict=True)), quiet_s
 
 
 def _steps(home: RunFolder) -> int | None:
     try:
-        return int(json.loads(home.config.read_text())["recipe"]["steps"])
+        with reading(home.config):
+            return int(json.loads(home.config.read_text())["recipe"]["steps"])
     except OSError:
         return None

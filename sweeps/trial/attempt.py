@@ -20,7 +20,7 @@ from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
 from sweeps.trial.engine import Compile, Engine, Parallel
-from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.events import Event, Stop, Tell, Watch
 from sweeps.trial.material import Material, open_material
 from sweeps.trial.measure import Speeds, speeds, train_tokens_per_s
 from sweeps.trial.parallel import Team
@@ -38,6 +38,7 @@ class Attempt:
     recipe: Recipe
     engine: Engine
     watch: Watch
+    tell: Tell
     keep: Callable[[HybridLM], None]
     checkpoints: Checkpoints | None
     cheap_first: bool
@@ -49,9 +50,11 @@ class Attempt:
         self._require_possible()
         recipe, device = self.recipe, choose_device(self.engine.device)
         precision = choose_precision(recipe.precision, device)
+        self._tell("opening the data")
         material = open_material(recipe.source, vocab=self.spec.vocab, tokens=recipe.tokens)
         memory = PeakMemory(device)
         ops = backends.find(self.engine.ops, device)
+        self._tell("building the model")
         model = self.team.build(self.spec, ops, recipe.seed, device)
         if self.engine.compile is not Compile.OFF:
             model.compile_passes(self.engine.compile.mode)
@@ -69,6 +72,7 @@ class Attempt:
             self._time_first(model, precision)
             memory.restart()
         curve: list[Step] = []
+        self._tell("training its first step")
         try:
             self._train(curve, model, material, precision)
         finally:
@@ -81,7 +85,7 @@ class Attempt:
         model = self.team.whole_model(model)
         if self.team.first:
             self.keep(model)
-            found = material.held_out(model, recipe, precision)
+            found = material.held_out(model, recipe, precision, self._tell)
             if not self.cheap_first:
                 self.seen |= asdict(self._speeds(model, precision))
             if recipe.measure_int8:
@@ -104,6 +108,7 @@ class Attempt:
 
     def _int8(self, model: HybridLM, precision: Precision) -> dict[str, Any]:
         """Return the columns of bytes and speed with experts in 8 bits."""
+        self._tell("rounding experts to 8 bits")
         smaller = with_int8_experts(model)
         return {
             "int8_decode_ms": self._speeds(smaller, precision).decode_ms,
@@ -133,7 +138,11 @@ class Attempt:
 
     def _speeds(self, model: HybridLM, precision: Precision) -> Speeds:
         graphs = self.engine.compile is Compile.GRAPHS
-        return speeds(model, self.recipe.contexts, precision, graphs=graphs)
+        return speeds(model, self.recipe.contexts, precision, graphs=graphs, tell=self._tell)
+
+    def _tell(self, doing: str) -> None:
+        if self.team.first:
+            self.tell(doing)
 
     def _show(self, event: Event) -> None:
         """Show an event to the watcher, in the first process; its Stop stops all of them."""

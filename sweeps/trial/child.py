@@ -1,6 +1,7 @@
 """A trial's own process: it runs the trial, writes its record, and reports to its parent by a pipe.
 
-Up the pipe go every Step (and Speeds) as it happens, then the record's path or RecordNotWritten.
+Up the pipe go every Step (and Speeds) as it happens, an Activity whenever something else is done
+than before, then the record's path or RecordNotWritten.
 Down comes a Stop, at any time, and an answer to Speeds: Stop or None. It dies with its parent.
 """
 
@@ -17,7 +18,7 @@ from hybrid.spec import ModelSpec
 from sweeps.trial import records, run_folder, weights
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.engine import Engine
-from sweeps.trial.events import Event
+from sweeps.trial.events import Activity, Event
 from sweeps.trial.measure import Speeds
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
@@ -61,7 +62,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _tell(pipe: Connection, message: Event | Path | RecordNotWritten) -> None:
+def _tell(pipe: Connection, message: Event | Activity | Path | RecordNotWritten) -> None:
     try:
         pipe.send(message)
     except BrokenPipeError:
@@ -110,6 +111,10 @@ def _written(job: Job, known: Record, home: RunFolder, curve: _Curve) -> Path:
         spoken(event)
         curve(event)
 
+    def tell(doing: str) -> None:
+        run_folder.say(doing)
+        _tell(curve.pipe, Activity(doing))
+
     def keep(model: HybridLM) -> None:
         if job.keep_weights:
             weights.save(model, weights.path_of(known, job.folder))
@@ -123,6 +128,7 @@ def _written(job: Job, known: Record, home: RunFolder, curve: _Curve) -> Path:
         label=job.label,
         engine=job.engine,
         watch=watch,
+        tell=tell,
         keep=keep,
         checkpoints=checkpoints,
         cheap_first=job.cheap_first,

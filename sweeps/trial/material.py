@@ -18,9 +18,10 @@ from sweeps.trial.data.batches import Batch
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import HubDataset, PackagedText, Source, Synthetic, TextFile
 from sweeps.trial.data.streams import Tokens, open_tokens
+from sweeps.trial.events import Tell, tell_nobody
 from sweeps.trial.heads import head_columns
 from sweeps.trial.inside import largest_inside
-from sweeps.trial.measure import HeldOut, Loads, held_out_loss, task_scores
+from sweeps.trial.measure import HeldOut, Loads, Scored, held_out_loss, task_scores
 from sweeps.trial.recipe import Precision, Recipe
 
 
@@ -34,8 +35,13 @@ class Material(Protocol):
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
         """Return (ids_BT, targets_BT), a function of the arguments."""
 
-    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
-        """Return the columns of held-out data; the test split's only where the recipe asks."""
+    def held_out(
+        self, model: HybridLM, recipe: Recipe, precision: Precision, tell: Tell = tell_nobody
+    ) -> dict[str, Any]:
+        """Return the columns of held-out data; the test split's only where the recipe asks.
+
+        `tell` is told what is measured.
+        """
 
 
 class TextMaterial:
@@ -54,14 +60,19 @@ class TextMaterial:
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
         return batches.train_batch(self.tokens, seed=seed, step=step, batch=batch, length=length)
 
-    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
+    def held_out(
+        self, model: HybridLM, recipe: Recipe, precision: Precision, tell: Tell = tell_nobody
+    ) -> dict[str, Any]:
         def losses(
             split: Split, length: int | None = None, of: HybridLM = model
         ) -> dict[str, HeldOut]:
-            return {
-                domain: held_out_loss(of, self.tokens, domain, recipe, precision, split, length)
-                for domain in self.tokens.domains
-            }
+            found = {}
+            for domain in self.tokens.domains:
+                tell(f"measuring the loss on {domain} ({split})")
+                found[domain] = held_out_loss(
+                    of, self.tokens, domain, recipe, precision, split, length
+                )
+            return found
 
         with largest_inside(model) as inside:
             valid = losses(Split.VALID)
@@ -101,20 +112,23 @@ class TaskMaterial:
             vocab=self.vocab,
         )
 
-    def held_out(self, model: HybridLM, recipe: Recipe, precision: Precision) -> dict[str, Any]:
-        probes = self.source.probes
+    def held_out(
+        self, model: HybridLM, recipe: Recipe, precision: Precision, tell: Tell = tell_nobody
+    ) -> dict[str, Any]:
+        def scored(split: Split) -> list[Scored]:
+            found = []
+            for probe in self.source.probes:
+                tell(f"measuring right answers of {probe.name} ({split})")
+                found.append(task_scores(model, probe, recipe, precision, split))
+            return found
+
         with largest_inside(model) as inside:
-            valid = [task_scores(model, probe, recipe, precision, Split.VALID) for probe in probes]
-        test = [
-            task_scores(model, probe, recipe, precision, Split.TEST)
-            for probe in probes
-            if recipe.measure_test
-        ]
+            valid = scored(Split.VALID)
+        test = scored(Split.TEST) if recipe.measure_test else []
         last = Split.TEST if recipe.measure_test else Split.VALID
 
         def accuracy() -> float:
-            found = [task_scores(model, probe, recipe, precision, last) for probe in probes]
-            return mean(share for scored in found for share in scored.shares.values())
+            return mean(share for found in scored(last) for share in found.shares.values())
 
         heads = head_columns(model, recipe, precision, accuracy) if recipe.measure_heads else {}
         return {

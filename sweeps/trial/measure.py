@@ -5,7 +5,7 @@ No formula lives here; the arithmetic's side is `hybrid/cost.py`.
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -173,10 +173,18 @@ class Speeds:
 
 
 def speeds(
-    model: HybridLM, contexts: Sequence[int], precision: Precision, *, graphs: bool
+    model: HybridLM,
+    contexts: Sequence[int],
+    precision: Precision,
+    *,
+    graphs: bool,
+    tell: Callable[[str], None] = lambda doing: None,
 ) -> Speeds:
-    """Return the speed at each of `contexts`."""
-    found = {context: speed(model, context, precision, graphs=graphs) for context in contexts}
+    """Return the speed at each of `contexts`; `tell` is told which one is measured."""
+    found = {}
+    for context in contexts:
+        tell(f"measuring speed at {context:,} tokens of context")
+        found[context] = speed(model, context, precision, graphs=graphs)
     return Speeds(
         prefill_tokens_per_s={c: x.prefill_tokens_per_s for c, x in found.items()},
         decode_ms={c: x.decode_ms for c, x in found.items()},

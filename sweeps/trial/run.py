@@ -20,10 +20,12 @@ from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.device import choose_device, is_out_of_memory, machine_name
 from sweeps.trial.engine import Compile, Engine, Parallel
-from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.events import Event, Stop, Tell, Watch
 from sweeps.trial.parallel import team_of
+from sweeps.trial.progress_log import ProgressLog, to_stderr
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.train import Step, left, step_line
 
 SINGLE = Label()
 ANY = Engine()
@@ -41,11 +43,15 @@ def run(
     label: Label = SINGLE,
     engine: Engine = ANY,
     watch: Watch = _watch_nothing,
+    tell: Tell | None = None,
     keep: Callable[[HybridLM], None] = lambda model: None,
     checkpoints: Checkpoints | None = None,
     cheap_first: bool = False,
 ) -> Record:
     """Train and measure one model, and return what was seen; `watch` is called with every Step.
+
+    `tell` is called with a few words whenever something else is done than before. Without one, what
+    takes longer than half a minute is said on standard error.
 
     With `cheap_first`, speeds are measured before training, not after, and `watch` is called with
     them. It may raise Stop: the trial is then `pruned`, with all that was measured so far. `keep`
@@ -53,12 +59,25 @@ def run(
     earlier process left there is continued, and `watch` is called with its steps first.
 
     With an `engine.parallel`, every process of `parallel.process_group` calls it, and all return
-    what was seen, measured by the first; `watch` and `keep` are called in the first alone.
+    what was seen, measured by the first; `watch`, `tell` and `keep` are called in the first alone.
 
     Whatever goes wrong inside is the record's outcome; only an engine that is not here and
     what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
     written but checkpoints: the record's turn is `record.write`.
     """
+    if tell is None:
+        with ProgressLog(to_stderr) as log:
+            return run(
+                spec,
+                recipe,
+                label=label,
+                engine=engine,
+                watch=_said_too(watch, recipe, log),
+                tell=log.now,
+                keep=keep,
+                checkpoints=checkpoints,
+                cheap_first=cheap_first,
+            )
     start = time.perf_counter()
     team = team_of(engine, recipe.batch)
     record = not_run(spec, recipe, label=label, engine=engine)
@@ -68,6 +87,7 @@ def run(
         recipe=recipe,
         engine=engine,
         watch=watch,
+        tell=tell,
         keep=keep,
         checkpoints=checkpoints,
         cheap_first=cheap_first,
@@ -80,6 +100,17 @@ def run(
     except Exception as error:  # a failure is an outcome, whatever its class
         attempt.seen |= {"outcome": _outcome_of(error), "error": _last_lines(error)}
     return replace(record, **attempt.seen, wall_s=time.perf_counter() - start)
+
+
+def _said_too(watch: Watch, recipe: Recipe, log: ProgressLog) -> Watch:
+    """Return a watcher that also notes how far training is, for the log to say."""
+
+    def both(event: Event) -> None:
+        if isinstance(event, Step):
+            log.now(f"{step_line(event, recipe)}  {left(event, recipe)}", timed=False)
+        watch(event)
+
+    return both
 
 
 def not_run(

@@ -32,6 +32,21 @@ class Step:
     seconds: float  # of the step alone: the time between steps is not training
 
 
+def step_line(step: Step, recipe: Recipe, tokens_per_s: float | None = None) -> str:
+    """Return how far training is, in a line: step, loss, and speed, by default of this step."""
+    speed = recipe.batch * recipe.tokens / step.seconds if tokens_per_s is None else tokens_per_s
+    return (
+        f"step {step.step + 1}/{recipe.steps}  loss {step.nats_per_token:.3f} nats/token  "
+        f"{speed:,.0f} tokens/s"
+    )
+
+
+def left(step: Step, recipe: Recipe) -> str:
+    """Return in minutes and seconds how long the rest of training takes at this step's speed."""
+    seconds = int((recipe.steps - step.step - 1) * step.seconds)
+    return f"left {seconds // 60}:{seconds % 60:02d}"
+
+
 def train(
     model: HybridLM,
     optimizer: Optimizer,

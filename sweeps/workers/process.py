@@ -27,7 +27,7 @@ from sweeps.trial.checkpoint import EVERY_SECONDS
 from sweeps.trial.child import Job, work
 from sweeps.trial.deaths import explain, kernel_kills
 from sweeps.trial.engine import Engine
-from sweeps.trial.events import Event, Stop, Watch
+from sweeps.trial.events import Activity, Event, Stop, Tell, Watch, tell_nobody
 from sweeps.trial.measure import Speeds
 from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run
@@ -65,6 +65,7 @@ def run_in_process(
     folder: Path,
     watch: Watch,
     *,
+    tell: Tell = tell_nobody,
     keep_weights: bool = False,
     limits: Limits = NO_LIMITS,
     checkpoint_seconds: float | None = EVERY_SECONDS,
@@ -72,8 +73,9 @@ def run_in_process(
 ) -> Record:
     """Run one trial in a new process and return its record, which is then in `folder`.
 
-    `watch` sees what `run` would show it, and may raise Stop: the process then ends itself, its
-    record `pruned`. A process that dies or goes over `limits` gives a record that says so. Another
+    `watch` sees what `run` would show it, and `tell` is told what `run` would tell it. `watch` may
+    raise Stop: the process then ends itself, its record `pruned`. A process that dies or goes over
+    `limits` gives a record that says so. Another
     exception raised while waiting (KeyboardInterrupt) ends the process first, and leaves no record.
     An unsettled run keeps its checkpoint, and its next attempt goes on from there.
 
@@ -95,7 +97,7 @@ def run_in_process(
     guard = _Guard(process, limits)
     curve: list[Step] = []
     try:
-        path = _follow(ours, guard, curve, watch)
+        path = _follow(ours, guard, curve, watch, tell)
         process.join()
         outcome, how = explain(process.exitcode, kernel_kills() > kills_before)
     except _OverLimit as over:
@@ -197,7 +199,9 @@ class _Guard:
             os.kill(self.pid, number)
 
 
-def _follow(pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch) -> Path | None:
+def _follow(
+    pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch, tell: Tell
+) -> Path | None:
     """Return the record's path when the process reports it, None if it dies before."""
     stopped = False
     while True:
@@ -212,6 +216,9 @@ def _follow(pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch) ->
             return message
         if isinstance(message, RecordNotWritten):
             raise message
+        if isinstance(message, Activity):
+            tell(message.doing)
+            continue
         if isinstance(message, Step):
             curve.append(message)
         if not stopped:

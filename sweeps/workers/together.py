@@ -23,6 +23,7 @@ import torch.distributed as dist
 import typer
 
 from hybrid import codec
+from hybrid.console import plain_errors, reading
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec
 from sweeps.show.progress import held_out
@@ -51,12 +52,18 @@ class Asked:
 
 def read(config: Path) -> Asked:
     """Return what `config` asks for. Raises OSError or ValueError for one that is not a config."""
-    data = json.loads(config.read_text())
+    with reading(config):
+        data = json.loads(config.read_text())
+    if not isinstance(data, dict):
+        raise ValueError(f"{config}: must be a JSON object, got {type(data).__name__}")
     kinds = {"spec": ModelSpec, "recipe": Recipe, "label": Label, "engine": Engine}
     if missing := sorted({"run_id", *kinds} - data.keys()):
         raise ValueError(f"{config}: key {missing[0]!r} is missing")
-    found = {key: codec.decode(kind, data[key], f"{config}: {key}") for key, kind in kinds.items()}
-    return Asked(run_id=data["run_id"], **found)
+    with reading(config):
+        found = {
+            key: codec.decode(kind, data[key], f"{config}: {key}") for key, kind in kinds.items()
+        }
+    return Asked(run_id=codec.decode(str, data["run_id"], f"{config}: run_id"), **found)
 
 
 def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: float) -> Record:
@@ -95,6 +102,7 @@ def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: fl
         label=label,
         engine=asked.engine,
         watch=watch,
+        tell=run_folder.say,
         keep=keep,
         checkpoints=Checkpoints(folder=home.checkpoint, every_seconds=checkpoint_seconds),
     )
@@ -132,21 +140,15 @@ def main(
     checkpoint_seconds: Annotated[float, typer.Option(help="between checkpoints")] = EVERY_SECONDS,
 ) -> None:
     """Do the trial of CONFIG with all processes that torchrun started."""
-    try:
-        asked = read(config)
-        engine = replace(asked.engine, parallel=parallel, ops=ops or asked.engine.ops)
-        asked = replace(asked, engine=engine)
-        folder = config.resolve().parents[2]
-        if results_folder is not None:
-            folder = results_folder.resolve() / asked.label.sweep
-        with process_group(asked.engine.device):
-            record = do(
-                asked, folder, keep_weights=keep_weights, checkpoint_seconds=checkpoint_seconds
-            )
-            first = dist.get_rank() == 0
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    asked = read(config)
+    engine = replace(asked.engine, parallel=parallel, ops=ops or asked.engine.ops)
+    asked = replace(asked, engine=engine)
+    folder = config.resolve().parents[2]
+    if results_folder is not None:
+        folder = results_folder.resolve() / asked.label.sweep
+    with process_group(asked.engine.device):
+        record = do(asked, folder, keep_weights=keep_weights, checkpoint_seconds=checkpoint_seconds)
+        first = dist.get_rank() == 0
     if first or record.outcome is not Outcome.COMPLETE:
         typer.echo(f"{record.run_id}: {record.outcome} after {record.wall_s:.1f} s")
         typer.echo(record.error or f"held out, {held_out(record)}")
@@ -155,4 +157,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(plain_errors(main))

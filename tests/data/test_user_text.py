@@ -1,8 +1,13 @@
 """A user's own text in each of its forms, and what is wrong with it said with its place."""
 
+import gzip
+
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from sweeps.trial.data import user_text
 from sweeps.trial.data.batches import train_batch
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.data.streams import open_tokens
@@ -109,3 +114,67 @@ def test_a_missing_file_and_a_folder_without_text_are_named(tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(FileNotFoundError, match=r"bare: the folder has no \.txt file"):
         open_tokens(TextFile(path=str(tmp_path / "bare")), VOCAB)
+
+
+def torn_parquet(path):
+    """Write a file whose pages are damaged while its footer is whole."""
+    pd.DataFrame({"text": [f"some text {i}" for i in range(999)]}).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+
+
+def bytes_as_text(path):
+    """Write a column of strings that are not UTF-8."""
+    strings = pa.Array.from_buffers(
+        pa.string(), 1, pa.array([b"caf\xe9"], type=pa.binary()).buffers()
+    )
+    pq.write_table(pa.table({"text": strings}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "vocab", "must_say", "must_not_say"),
+    [
+        ("a.parquet", torn_parquet, VOCAB, "not a whole Parquet file", None),
+        ("a.parquet", bytes_as_text, VOCAB, "not a whole Parquet file", None),
+        ("a.jsonl", lambda p: p.write_text('{"text": "a"}\n{"text": ' + "9" * 5000 + "}"), VOCAB,
+         "a.jsonl line 2: not JSON that can be read", None),
+        ("a.jsonl", lambda p: p.write_text('{"text": "a"}\n' + "[" * 100_000), VOCAB,
+         "a.jsonl line 2: not JSON that can be read", None),
+        ("a.jsonl", lambda p: p.write_bytes(gzip.compress(b'{"text": "a"}')), VOCAB,
+         "the file is compressed; unpack it first, with gzip -d", "iconv"),
+        ("a.txt", lambda p: p.write_bytes("some text".encode("utf-16")), VOCAB,
+         "convert it with iconv -f utf-16 -t utf-8", None),
+        ("a", lambda p: (p / "inner.txt").mkdir(parents=True), VOCAB,
+         "the folder has no .txt file in it", "IsADirectory"),
+        ("a.txt", lambda p: p.write_text("\n\n".join(words(100))), 4096,
+         "ModelSpec.vocab), or give more text", None),
+        ("a.txt", lambda p: p.write_text("one paragraph"), VOCAB, "at least three", None),
+    ],
+)  # fmt: skip
+def test_every_refusal_of_a_text_names_its_file(
+    tmp_path, monkeypatch, name, write, vocab, must_say, must_not_say
+):
+    monkeypatch.setenv("HYBRID_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / name)
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        open_tokens(TextFile(path=str(tmp_path / name)), vocab)
+    assert str(tmp_path / name) in str(refused.value)
+    assert must_say in str(refused.value)
+    assert must_not_say is None or must_not_say not in str(refused.value)
+
+
+def test_whatever_class_a_library_raises_the_file_is_named(tmp_path, monkeypatch):
+    class OfALibrary(Exception):
+        pass
+
+    def broken(*_, **__):
+        raise OfALibrary("no such codec")
+
+    a_parquet(tmp_path / "a.parquet")
+    a_txt(tmp_path / "a.txt")
+    monkeypatch.setattr(pq.ParquetFile, "read", broken)
+    monkeypatch.setattr(user_text, "cut_at_paragraphs", broken)
+    for name in ("a.parquet", "a.txt"):
+        with pytest.raises(ValueError, match=rf"{name}: .*OfALibrary: no such codec"):
+            list(user_text.read_file(TextFile(path=str(tmp_path / name))))

@@ -167,6 +167,30 @@ def test_a_record_that_is_none_is_one_sentence(tmp_path):
         data.read(tmp_path, chosen(["piqa"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test.jsonl", b'{"goal": "a"}\n{"goal": \n', "line 2 is not JSON: Expecting value"),
+        ("test.jsonl", b'{}\n\n{"a": ' + b"9" * 5000 + b"}", "line 3: Exceeds the limit"),
+        ("test.jsonl", b"caf\xe9", "can't decode byte 0xe9"),
+        ("test.parquet", None, "OSError: "),
+        ("test.arrow", b"no arrow", "Expected to read"),
+    ],
+)
+def test_a_damaged_file_of_records_is_named_with_its_line(name, content, message, tmp_path):
+    path = tmp_path / "piqa" / name
+    path.parent.mkdir()
+    if content is None:  # pages that are damaged, behind a whole footer
+        pd.DataFrame({"goal": [f"a goal {i}" for i in range(999)]}).to_parquet(path)
+        whole = bytearray(path.read_bytes())
+        whole[4:60] = b"\xff" * 56
+        content = bytes(whole)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        data.read(tmp_path, chosen(["piqa"]))
+    assert f"{path} cannot be read: " in str(refused.value)
+
+
 def test_examples_of_their_own_split_are_enough_when_they_are_as_many_as_asked(tmp_path):
     for n, split in ((6, "test"), (5, "train")):
         (imdb,) = put(tmp_path, "imdb", split, [benchmarks.imdb(i) for i in range(n)])

@@ -66,7 +66,8 @@ def _long_enough(tokens: Tokens, split: Split, domain: str, length: int) -> Stre
     if not 1 <= length < stream.tokens:
         raise ValueError(
             f"length={length} must be at least 1 and less than the {stream.tokens} tokens of "
-            f"{split} of domain {domain!r}: choose shorter windows or give more text"
+            f"{split} of domain {domain!r} of {tokens.source}: "
+            "choose shorter windows or give more text"
         )
     return stream
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from hybrid.console import reading
 from sweeps.trial.data.documents import Document, normalise_layout, normalise_prose
 from sweeps.trial.data.sources import DOMAINS, PackagedText
 
@@ -130,8 +131,9 @@ def read_packages(source: PackagedText) -> Iterator[Document]:
     """Every document of the chosen domains; a file without text (an empty __init__.py) is none."""
     for package in PACKAGES:
         if package.domain in source.domains:
-            for group, text in package.read(locate(package)):
-                if normal := package.normalise(text):
-                    yield Document(
-                        domain=package.domain, source=package.source, group=group, text=normal
-                    )
+            with reading(path := locate(package)):
+                for group, text in package.read(path):
+                    if normal := package.normalise(text):
+                        yield Document(
+                            domain=package.domain, source=package.source, group=group, text=normal
+                        )

@@ -12,7 +12,8 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -125,7 +126,8 @@ def open_tokens(source: Source, vocab: int) -> Tokens:
     with only_builder(folder):
         if opened := _opened(source, folder):  # another process built it while this one waited
             return opened
-        manifest = _build(source, vocab, folder)
+        with reading_source(source):
+            manifest = _build(source, vocab, folder)
         if _key(source, vocab) != key:
             raise RuntimeError(f"{source} was changed while it was read: start again")
         write_manifest(folder / "manifest.json", manifest)
@@ -142,6 +144,18 @@ def _documents(source: Source) -> list[Document]:
     if not found:
         raise ValueError(f"{source} has no text at all")
     return found
+
+
+@contextmanager
+def reading_source(source: Source) -> Iterator[None]:
+    """Name a user's file in the ValueError of whatever refuses its text: split or tokenizer."""
+    try:
+        yield
+    except ValueError as error:
+        name = source.path if isinstance(source, TextFile) else str(source)
+        if name in str(error) or isinstance(source, PackagedText):
+            raise
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _key(source: Source, vocab: int) -> str:

@@ -98,8 +98,8 @@ def train(texts: Sequence[str], vocab: int) -> ByteBPE:
     if library.get_vocab_size() < vocab:
         raise ValueError(
             f"vocab={vocab} is too large for {sum(map(len, texts)):,} characters of training text, "
-            f"which give {library.get_vocab_size()} tokens: ask for so many or fewer, "
-            "or give more text"
+            f"which give {library.get_vocab_size()} tokens: train a model of so many tokens or "
+            "fewer (ModelSpec.vocab), or give more text"
         )
     assert library.token_to_id(SEPARATOR) == SEPARATOR_ID
     return ByteBPE(library.to_str())

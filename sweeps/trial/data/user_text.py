@@ -4,16 +4,18 @@ A group is a document, named by the hash of its text: a document keeps its place
 when others are added, removed or moved. White space is kept as in code, since it may be code.
 """
 
+import codecs
 import hashlib
 import importlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybrid.console import described, reading
 from sweeps.trial.data.documents import Document, normalise_layout
 from sweeps.trial.data.sources import HubDataset, TextFile
 
@@ -21,16 +23,25 @@ from sweeps.trial.data.sources import HubDataset, TextFile
 # share is about three of them; never smaller than a paragraph of context, nor larger than needed.
 PIECES_PER_FILE = 100
 MIN_PIECE_BYTES, MAX_PIECE_BYTES = 1_024, 65_536
+# The first bytes of compressed files, and what unpacks them.
+PACKED = {
+    b"\x1f\x8b": "gzip -d",
+    b"\x28\xb5\x2f\xfd": "zstd -d",
+    b"PK\x03\x04": "unzip",
+    b"BZh": "bzip2 -d",
+    b"\xfd7zXZ\x00": "xz -d",
+}
 
 
 def read_file(source: TextFile) -> Iterator[Document]:
     """Every document of a user's file or folder; raises at the first one that is not text."""
     path = Path(source.path)
-    for where, value in _reader(path)(path, source.text_field):
-        text = _checked_text(value, where)
-        if not text:
-            raise ValueError(f"{where}: the text is empty; remove it or fill it")
-        yield _document(file_domain(source), text)
+    with reading(path):
+        for where, value in _reader(path)(path, source.text_field):
+            text = _checked_text(value, where)
+            if not text:
+                raise ValueError(f"{where}: the text is empty; remove it or fill it")
+            yield _document(file_domain(source), text)
 
 
 def file_domain(source: TextFile) -> str:
@@ -88,12 +99,21 @@ def _checked_text(value: object, where: str) -> str:
 
 def _utf8(path: Path) -> str:
     """A file's text; a byte order mark, which some editors write, is no part of it."""
+    content = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8 at byte {error.start}; convert it, for example with iconv -t utf-8"
-        ) from error
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; {_mend(content)}") from error
+
+
+def _mend(content: bytes) -> str:
+    """Say what makes text of a file that is not UTF-8, by what the file begins with."""
+    for beginning, command in PACKED.items():
+        if content.startswith(beginning):
+            return f"the file is compressed; unpack it first, with {command}"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "convert it with iconv -f utf-16 -t utf-8"
+    return "convert it, for example with iconv -t utf-8"
 
 
 def _no_field(path: Path, text_field: str) -> None:
@@ -134,7 +154,8 @@ def _read_folder(folder: Path, text_field: str) -> Iterator[tuple[str, object]]:
 
 
 def folder_files(folder: Path) -> list[Path]:
-    paths = sorted(folder.rglob("*.txt"))
+    """Return the .txt files of a folder and of those below; a folder with such a name is none."""
+    paths = sorted(path for path in folder.rglob("*.txt") if not path.is_dir())
     if not paths:
         raise FileNotFoundError(f"{folder}: the folder has no .txt file in it")
     return paths
@@ -151,9 +172,9 @@ def _read_jsonl(path: Path, text_field: str) -> Iterator[tuple[str, object]]:
 def _json_field(line: str, where: str, text_field: str) -> object:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for too long a number
         raise ValueError(
-            f"{where}: not JSON ({error}); each line must be one JSON object"
+            f"{where}: not JSON that can be read ({error}); each line must be one JSON object"
         ) from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: must be a JSON object, got {type(row).__name__}")
@@ -163,17 +184,23 @@ def _json_field(line: str, where: str, text_field: str) -> object:
 
 
 def _read_parquet(path: Path, text_field: str) -> Iterator[tuple[str, object]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            if text_field not in file.schema_arrow.names:
-                raise ValueError(
-                    f"{path}: no column {text_field!r}; its columns are {file.schema_arrow.names}"
-                )
-            values = file.read(columns=[text_field]).column(text_field).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+    with _whole_parquet(path):
+        names = pq.read_schema(path).names
+    if text_field not in names:
+        raise ValueError(f"{path}: no column {text_field!r}; its columns are {names}")
+    with _whole_parquet(path), pq.ParquetFile(path) as file:
+        values = file.read(columns=[text_field]).column(text_field).to_pylist()
     for row, value in enumerate(values):
         yield f"{path} row {row}, column {text_field!r}", value
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    """Raise ValueError, with the file, for any of the many classes that pyarrow has for damage."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path}: not a whole Parquet file ({described(error)})") from error
 
 
 FILE_READERS: dict[str, Callable[[Path, str], Iterator[tuple[str, object]]]] = {
@@ -207,6 +234,9 @@ def _load_dataset(source: HubDataset):
         raise ModuleNotFoundError(
             f"{source} needs an optional library ({error}): pip install datasets"
         ) from error
-    return datasets.load_dataset(
-        source.name, source.config, split=source.split, revision=source.revision
-    )
+    try:
+        return datasets.load_dataset(
+            source.name, source.config, split=source.split, revision=source.revision
+        )
+    except Exception as error:  # the library and the hub's client have a class for each trouble
+        raise ValueError(f"{source} cannot be loaded: {described(error)}") from error
