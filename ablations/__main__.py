@@ -80,7 +80,7 @@ def plot(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOC
     seen = catalog.load(finding, scale, results_folder)
     for sweep in seen["sweep"].unique():
         for path in figures_of(finding.sweeps(scale)[sweep], scale, results_folder / sweep):
-            console.print(f"wrote {path}", highlight=False)
+            console.print(f"wrote {path}", highlight=False, markup=False)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def report(
         pages[to or html_report.PAGE] = html_report.page(Path())
     for path, text in pages.items():
         path.write_text(text)
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, markup=False)
 
 
 def _show(name: str, scale: str, folder: Path) -> None:

@@ -118,7 +118,7 @@ def submit(
         folder=logs,
         options={key: value for key, _, value in pairs},
     )
-    console.print(f"submitted {', '.join(numbers)}; logs in {logs}", highlight=False)
+    console.print(f"submitted {', '.join(numbers)}; logs in {logs}", highlight=False, markup=False)
 
 
 @app.command()
@@ -259,7 +259,7 @@ def write_docs() -> None:
     """Write the generated parts of README.md and docs/ anew, in the checkout you stand in."""
     for path, text in docs.pages(Path()).items():
         path.write_text(text)
-        console.print(f"wrote {path}")
+        console.print(f"wrote {path}", markup=False)
 
 
 def _folder(results_folder: Path, name: str) -> Path:
