@@ -101,13 +101,13 @@ def naming(what: str) -> Iterator[None]:
 def reading(path: Path) -> Iterator[None]:
     """Raise ValueError that names `path` for whatever error its reading raises.
 
-    An error that names the file already is left as it is. Libraries raise many classes for one
+    A sentence that names the file already is left as it is. Libraries raise many classes for one
     damaged file, so no class is listed here.
     """
     try:
         yield
     except Exception as error:
-        if str(path) in str(error):
+        if str(path) in str(error) and sentence(error) is not None:
             raise
         raise ValueError(f"{path}: cannot be read: {described(error)}") from error
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from hybrid import codec, console
 from hybrid.spec import look_up, require
 from sweeps import ratio
+from sweeps.bench import record as bench_record
 from sweeps.trial.data.sources import PackagedText
 from tests.commands import invoke
 
@@ -182,6 +183,8 @@ def test_reading_names_the_file_once(tmp_path):
         json.loads("{")
     with pytest.raises(FileNotFoundError), console.reading(path):
         path.read_text()
+    with pytest.raises(ValueError, match="cannot be read: FileNotFoundError"):
+        bench_record.read(path, bench_record.Row)  # pyarrow's, which says nothing but the path
 
 
 def test_look_up_lists_what_there_is():
