@@ -6,7 +6,6 @@ from rich.console import Console
 
 from ablations.run import Execute
 from sweeps.execute import execute
-from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.workers.jobs import Job, resolved
 
@@ -14,14 +13,14 @@ from sweeps.workers.jobs import Job, resolved
 def executor(
     scale: str, device: str, ops: str, *, storage: str, workers: int, console: Console
 ) -> Execute:
-    """Return what runs one sweep at `scale` on the packaged text until nothing of it is left."""
+    """Return what runs one sweep at `scale`, on its own text, until nothing of it is left."""
     engine = resolved(Engine(device=device, ops=ops))
 
     def run(file: Path, folder: Path) -> None:
         job = Job(
             sweep=str(file.resolve()),
             scale=scale,
-            source=PackagedText(),
+            source=None,
             engine=engine,
             folder=str(folder.resolve()),
         )

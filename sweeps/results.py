@@ -98,6 +98,6 @@ def nothing(sweep: str, folder: Path, scale: str | None) -> str:
     of_scale = f" of scale {scale!r}" if scale else ""
     return (
         f"no records of {sweep!r}{of_scale} under {folder}; there are: "
-        f"{', '.join(others) or 'none'}. Run `python -m sweeps run {sweep}`, "
-        f"or read the committed ones with folder={str(PUBLISHED)!r}"
+        f"{', '.join(others) or 'none'}. `python -m sweeps run` with the name or file of a sweep "
+        f"makes some, or read the committed ones with folder={str(PUBLISHED)!r}"
     )

@@ -36,10 +36,11 @@ class Sweep:
     matched: str | None  # what `point` makes equal across the arms, and by which dimension
     figure: Callable[[pd.DataFrame, tuple[str, ...]], Figure]  # from trials and the order of arms
 
-    def points(self, scale: str, source: Source) -> list[Point]:
-        """Return every point, all arms of the first seed first; those on text are on `source`.
+    def points(self, scale: str, source: Source | None) -> list[Point]:
+        """Return every point, all arms of the first seed first.
 
-        Raises ValueError for a scale that the sweep does not have.
+        Points on the default text are on `source` where one is given. Raises ValueError for a scale
+        that the sweep does not have, and for a source beside a recipe's own text.
         """
         self.require_scale(scale)
         found = []

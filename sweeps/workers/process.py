@@ -29,7 +29,7 @@ from sweeps.trial.deaths import explain, kernel_kills
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event, Stop, Watch
 from sweeps.trial.measure import Speeds
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, MachineError, Outcome, Record
 from sweeps.trial.run import not_run
 from sweeps.trial.train import Step
 from sweeps.trial.warm import touch
@@ -77,7 +77,8 @@ def run_in_process(
     exception raised while waiting (KeyboardInterrupt) ends the process first, and leaves no record.
     An unsettled run keeps its checkpoint, and its next attempt goes on from there.
 
-    Raises RecordNotWritten, naming the folder, where the disk refuses the record.
+    Raises MachineError, and leaves no record, where this machine lacks what the trial needs;
+    RecordNotWritten, which is one, names the folder where the disk refuses the record.
     """
     job = Job(
         spec=point.spec,
@@ -210,7 +211,7 @@ def _follow(pipe: Connection, guard: _Guard, curve: list[Step], watch: Watch) ->
             return None
         if isinstance(message, Path):
             return message
-        if isinstance(message, RecordNotWritten):
+        if isinstance(message, MachineError):
             raise message
         if isinstance(message, Step):
             curve.append(message)
