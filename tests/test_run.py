@@ -42,8 +42,8 @@ def test_a_record_holds_what_was_seen(recipe):
     assert record.params == cost.params(SPEC)
     assert record.train_tokens == seen[-1].tokens == 4 * 4 * 32
     assert record.train_nats_per_token == seen[-1].nats_per_token
-    assert list(record.valid_bits_per_byte) == ["tale"]
-    assert 1 < record.valid_bits_per_byte["tale"] < 8
+    assert list(record.valid_bits_per_byte) == ["text"]
+    assert 1 < record.valid_bits_per_byte["text"] < 8
     assert record.train_tokens_per_s > 0
     assert set(record.decode_ms) == set(record.prefill_tokens_per_s) == {16, 40}
     assert record.cache_bytes == {
@@ -65,7 +65,7 @@ def test_same_seed_same_losses_bit_for_bit(recipe):
 
 def test_training_lowers_the_held_out_loss(recipe):
     few, many = (run(SPEC, replace(recipe, steps=s), engine=Engine(device="cpu")) for s in (1, 60))
-    assert many.valid_bits_per_byte["tale"] < few.valid_bits_per_byte["tale"] - 0.5
+    assert many.valid_bits_per_byte["text"] < few.valid_bits_per_byte["text"] - 0.5
 
 
 def test_a_loss_that_is_not_finite_is_an_outcome(recipe):
