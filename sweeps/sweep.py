@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hybrid.spec import ModelSpec
 from sweeps.trial.data.sources import Source, on_text
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.recipe import Recipe
 
 
@@ -43,11 +45,13 @@ class Sweep:
         that the sweep does not have, and for a source beside a recipe's own text.
         """
         self.require_scale(scale)
+        pins = cache(pinned)  # to compare contents, each text being read once
         found = []
         for seed in self.seeds[scale]:
             for arm in self.arms:
                 spec, recipe = self.point(arm, seed, self.scales[scale])
-                recipe = replace(recipe, source=on_text(recipe.source, source))
+                own = recipe.source if source is None else pins(recipe.source)
+                recipe = replace(recipe, source=on_text(own, source))
                 found.append(
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from sweeps import cli, results
+from sweeps import cli, exchange, results
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import Synthetic
@@ -81,6 +81,20 @@ def test_a_run_on_tasks_is_exported_without_a_tokenizer(exported, tmp_path):
     assert CliRunner().invoke(cli.app, command).exit_code == 0
     assert not (out / "tokenizer.json").exists()
     assert (out / "config.json").exists()
+
+
+def test_a_run_is_exported_without_its_text_once_its_weights_are_kept(
+    exported, tmp_path, monkeypatch
+):
+    record, _, folder = exported
+    monkeypatch.setattr(exchange, "open_tokens", None)  # the text is gone, and the cache too
+    out = tmp_path / "out"
+    exchange.export(record.run_id, out, folder=folder)
+    assert (out / "tokenizer.json").exists()
+    (path,) = folder.rglob("*.tokenizer.json")
+    path.write_text((out / "tokenizer.json").read_text() + "\n")
+    with pytest.raises(ValueError, match=r"was trained with tokenizer .* now gives"):
+        exchange.export(record.run_id, tmp_path / "again", folder=folder)
 
 
 def test_an_export_that_cannot_be_says_why(exported, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from hybrid import codec
 from hybrid import ops as backends
 from sweeps.trial import records, run_folder
+from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.parallel import process_group
 from sweeps.trial.record import Label, Outcome

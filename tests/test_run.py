@@ -1,5 +1,6 @@
 """One trial end to end, on a small text: what it records, and how it fails."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -8,11 +9,13 @@ import torch
 
 from hybrid import cost
 from hybrid.cost import Weights
+from sweeps.trial import attempt as attempt_module
 from sweeps.trial import parallel
 from sweeps.trial import run as run_module
+from sweeps.trial.data.streams import OtherText
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.record import Outcome
+from sweeps.trial.record import MachineError, Outcome
 from sweeps.trial.run import run, run_id
 from sweeps.trial.train import Step
 from tests.models import SPECS
@@ -103,11 +106,34 @@ def test_ctrl_c_comes_out(recipe):
         run(SPEC, recipe, engine=Engine(device="cpu"), watch=interrupt)
 
 
-def test_a_missing_text_is_an_outcome_that_says_where(recipe):
+def test_a_missing_text_is_an_error_that_says_where(recipe):
     lost = replace(recipe, source=replace(recipe.source, path="nowhere.txt"))
-    record = run(SPEC, lost, engine=Engine(device="cpu"))
-    assert record.outcome is Outcome.FAILED
-    assert "nowhere.txt" in record.error
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
+        run(SPEC, lost, engine=Engine(device="cpu"))
+
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+BUSY = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+
+@pytest.mark.parametrize("error", [NO_ROOM, BUSY, ModuleNotFoundError("pip"), OtherText("changed")])
+def test_what_a_machine_lacks_is_no_outcome(recipe, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(attempt_module, "open_material", fail)
+    with pytest.raises(MachineError, match="cannot run on this machine: "):
+        run(SPEC, recipe, engine=Engine(device="cpu"))
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), MemoryError(), RuntimeError("no")])
+def test_what_a_trial_does_wrong_is_its_outcome(recipe, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(attempt_module, "open_material", fail)
+    outcome = run(SPEC, recipe, engine=Engine(device="cpu")).outcome
+    assert outcome is (Outcome.OUT_OF_MEMORY if isinstance(error, MemoryError) else Outcome.FAILED)
 
 
 def test_a_wrong_device_is_an_error(recipe):

@@ -341,7 +341,7 @@ def test_a_text_that_is_given_takes_the_place_of_text_alone():
 @pytest.mark.parametrize("given", [TextFile(path="my.txt"), PackagedText()])
 @pytest.mark.parametrize("own", [TextFile(path="own.txt"), PackagedText(domains=("books",))])
 def test_a_text_beside_a_recipes_own_is_refused(own, given):
-    with pytest.raises(ValueError, match="names its own text.*Leave out --text"):
+    with pytest.raises(ValueError, match=r"names its own text.*Leave out --text"):
         on_text(own, given)
 
 

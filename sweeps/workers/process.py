@@ -25,6 +25,7 @@ from sweeps.trial import records, run_folder
 from sweeps.trial.attempt import columns_of
 from sweeps.trial.checkpoint import EVERY_SECONDS
 from sweeps.trial.child import Job, work
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.deaths import explain, kernel_kills
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event, Stop, Watch
@@ -80,6 +81,8 @@ def run_in_process(
     Raises MachineError, and leaves no record, where this machine lacks what the trial needs;
     RecordNotWritten, which is one, names the folder where the disk refuses the record.
     """
+    # Here, so that the trial's process and this one speak of the same text.
+    point = replace(point, recipe=replace(point.recipe, source=pinned(point.recipe.source)))
     job = Job(
         spec=point.spec,
         recipe=point.recipe,

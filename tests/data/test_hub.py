@@ -100,13 +100,13 @@ def test_offline_a_revision_stays_as_it_was_given(monkeypatch, revision):
 def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch):
     fake_hub(monkeypatch, Rows(text=words(100)))
     monkeypatch.setattr(sys.modules["huggingface_hub"], "HfApi", lambda: None)
-    with pytest.raises(OSError, match="does not tell its revision.*HF_HUB_OFFLINE=1"):
+    with pytest.raises(OSError, match=r"does not tell its revision.*HF_HUB_OFFLINE=1"):
         pinned(HubDataset(name="owner/stories"))
 
 
 def test_the_real_library_reads_a_local_data_set(tmp_path, monkeypatch):
     pytest.importorskip("datasets", reason="the optional library datasets is not installed")
-    (tmp_path / "text").mkdir()
+    (tmp_path / "stories").mkdir()
     a_parquet(tmp_path / "stories" / "train.parquet")
-    tokens = open_tokens(HubDataset(name=str(tmp_path / "text"), split="train[:90%]"), VOCAB)
+    tokens = open_tokens(HubDataset(name=str(tmp_path / "stories"), split="train[:90%]"), VOCAB)
     assert sum(tokens.stream(split, "text").documents for split in Split) == 90

@@ -24,7 +24,7 @@ def _require_text(owner: object, field: str) -> None:
 
 def _require_sha256(owner: "TextFile | HubDataset") -> None:
     value = owner.text_sha256
-    if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
+    if value is not None and not re.fullmatch("[0-9a-f]{64}", str(value)):
         raise ValueError(
             f"{type(owner).__name__}.text_sha256 must be 64 hexadecimal digits, got {value!r}"
         )
