@@ -8,7 +8,6 @@ from ablations.run import Execute
 from sweeps.execute import execute
 from sweeps.options import check_backend
 from sweeps.study.storage import parse
-from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Engine
 from sweeps.workers.jobs import Job, resolved
 
@@ -16,7 +15,7 @@ from sweeps.workers.jobs import Job, resolved
 def executor(
     scale: str, device: str, ops: str, *, storage: str, workers: int, console: Console
 ) -> Execute:
-    """Return what runs one sweep at `scale` on the packaged text until nothing of it is left.
+    """Return what runs one sweep at `scale`, on its own text, until nothing of it is left.
 
     Raises ValueError or ImportError for an engine that is not here and for a storage of no known
     form, before anything is written.
@@ -30,7 +29,7 @@ def executor(
         job = Job(
             sweep=str(file.resolve()),
             scale=scale,
-            source=PackagedText(),
+            source=None,
             engine=engine,
             folder=str(folder.resolve()),
         )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ablations import rows
 from ablations.finding import Finding
 from hybrid import cost
 from hybrid.devices import Rate, find_device
@@ -64,6 +63,6 @@ def _flops_of_a_token(points: list[Point]) -> dict[tuple[ModelSpec, int], float]
 
 def _points(finding: Finding, scale: str) -> Iterator[Point]:
     for sweep in finding.tunings(scale).values():
-        yield from sweep.points(scale, rows.TEXT)
+        yield from sweep.points(scale, None)
     for comparison in finding.comparisons:
-        yield from comparison.sweep.points(scale, rows.TEXT)
+        yield from comparison.sweep.points(scale, None)

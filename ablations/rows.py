@@ -1,13 +1,15 @@
 """The rows of a DataFrame that are the runs of a design, all of them and nothing else.
 
-A run is of the design if its sweep, scale, arm, seed, model and recipe are; only the text may be
-another, one for all. Seeds that the design does not name are not looked at: a verdict is not bought
-by trying more of them.
+A run is of the design if its sweep, scale, arm, seed, model and recipe are. In place of the default
+text there may be another, one for all. Texts are known by their sha256. Seeds that the design does
+not name are not looked at: a verdict is not bought by trying more of them.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,8 @@ from hybrid import codec
 from hybrid.spec import ModelSpec
 from sweeps import results
 from sweeps.sweep import Sweep
-from sweeps.trial.data.sources import PackagedText, Source, Synthetic, on_text
+from sweeps.trial.data.sources import OwnText, PackagedText, Source, Synthetic
+from sweeps.trial.data.streams import content_of, pinned
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Outcome
 
@@ -43,8 +46,9 @@ def of_design(sweep: Sweep, scale: str, trials: pd.DataFrame) -> pd.DataFrame:
         & trials["outcome"].isin(settled)
     ]
     places = _places(mine)
-    points = sweep.points(scale, TEXT)
-    found = [places.get((p.arm, p.spec, p.recipe), []) for p in points]
+    points = sweep.points(scale, None)
+    keys = [_key(p.recipe, content_of(pinned(p.recipe.source))) for p in points]
+    found = [places.get((p.arm, p.spec, key), []) for p, key in zip(points, keys, strict=True)]
     missing = sum(not rows for rows in found)
     if missing:
         raise NotRun(f"{missing} of {len(points)} runs of {sweep.name} have no record")
@@ -55,8 +59,8 @@ def of_design(sweep: Sweep, scale: str, trials: pd.DataFrame) -> pd.DataFrame:
                 f"{', '.join(mine['run_id'].iloc[rows])}; give a folder that holds one of them"
             )
     together = mine.iloc[[place for (place,) in found]]
-    sources = set(together["recipe"].map(_source))
-    if len({source for source in sources if not isinstance(source, Synthetic)}) > 1:
+    on_default = [p.recipe.source == TEXT for p in points]
+    if together.loc[on_default, "text_sha256"].dropna().nunique() > 1:
         raise ValueError(f"the records of {sweep.name} were made on different texts")
     return together
 
@@ -164,16 +168,32 @@ def spec_of(text: str) -> ModelSpec:
     return spec
 
 
-def _places(trials: pd.DataFrame) -> dict[tuple[str, ModelSpec, Recipe], list[int]]:
-    """Return where the rows of each arm, model and recipe are, whatever their text."""
-    places: dict[tuple[str, ModelSpec, Recipe], list[int]] = {}
-    columns = zip(trials["arm"], trials["spec"], trials["recipe"], strict=True)
-    for place, (arm, spec, recipe) in enumerate(columns):
-        given = recipe_of(recipe)
-        key = (arm, spec_of(spec), replace(given, source=on_text(given.source, TEXT)))
-        places.setdefault(key, []).append(place)
+def _places(trials: pd.DataFrame) -> dict[tuple[str, ModelSpec, str], list[int]]:
+    """Return where the rows of each arm, model and recipe are.
+
+    A row on any text also stands where the same recipe on the default text does.
+    """
+    places: dict[tuple[str, ModelSpec, str], list[int]] = {}
+    columns = zip(*(trials[x] for x in ("arm", "spec", "recipe", "text_sha256")), strict=True)
+    for place, (arm, spec, told, sha256) in enumerate(columns):
+        recipe = recipe_of(told)
+        keys = {_key(recipe, _content(recipe.source, sha256))}
+        if not isinstance(recipe.source, Synthetic):
+            keys.add(_key(recipe, content_of(TEXT)))
+        for key in keys:
+            places.setdefault((arm, spec_of(spec), key), []).append(place)
     return places
 
 
-def _source(recipe: str) -> Source:
-    return recipe_of(recipe).source
+def _content(source: Source, sha256: str | None) -> Mapping[str, Any]:
+    """Return what identifies the source of a record; older ones name their text by a path alone."""
+    if not isinstance(source, OwnText) or source.text_sha256 is not None:
+        return content_of(source)
+    if isinstance(sha256, str):
+        return content_of(replace(source, text_sha256=sha256))
+    return dict(codec.encode(source))  # ended before its text was read
+
+
+def _key(recipe: Recipe, content: Mapping[str, Any]) -> str:
+    """Return what identifies a recipe, with the content of its source in place of a path."""
+    return json.dumps({**codec.encode(recipe), "source": content}, sort_keys=True)

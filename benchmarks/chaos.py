@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 
 from sweeps import results
 from sweeps.study import studies
-from sweeps.study.replay import ATTEMPTS
+from sweeps.study.retries import ATTEMPTS
 from sweeps.study.storage import open_storage
 from sweeps.trial import provenance, records
 from sweeps.trial.data.sources import TextFile

@@ -9,17 +9,28 @@ import typer
 from hybrid import ops as backends
 from hybrid.console import plain_errors
 from hybrid.units import parse_memory
-from sweeps import catalog, compact, docs, exchange, execute, options, results, trained_commands
+from sweeps import (
+    catalog,
+    compact,
+    docs,
+    exchange,
+    execute,
+    folders,
+    options,
+    results,
+    trained_commands,
+)
 from sweeps.bench import cli as bench_cli
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
 from sweeps.sweep import Sweep
 from sweeps.terminal import console
-from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
+from sweeps.trial.data.sources import PackagedText, TextFile
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.engine import Compile, Engine
-from sweeps.trial.file_names import require_name
 from sweeps.trial.progress_log import saying
 from sweeps.trial.recipe import Recipe
+from sweeps.workers import jobs
 from sweeps.workers.jobs import Job, Terms
 from sweeps.workers.process import Limits
 
@@ -39,6 +50,7 @@ Text = Annotated[str, typer.Option(help="your own .txt, .jsonl, .parquet or fold
 Dataset = Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`)")]
 TextField = Annotated[str, typer.Option(help="key or column that holds the text")]
 Name = Annotated[str, typer.Argument(help="name of a sweep, as `list` shows them, or a .py file")]
+Found = Annotated[str, typer.Argument(help="name or .py file of a sweep, or a folder of records")]
 Scale = Annotated[str, typer.Option(help="size of the models and of training: smoke, cpu or gpu")]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
 
@@ -124,18 +136,19 @@ def submit(
 @app.command()
 @plain_errors
 def status(
-    name: Name,
+    name: Found,
     scale: Scale = "cpu",
     results_folder: Results = results.LOCAL,
     storage: Storage = "",
     watch: Annotated[bool, typer.Option(help="look again every few seconds")] = False,
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
 ) -> None:
     """Say how a sweep stands: what is done, runs, waits or failed and why, and the time left."""
     if name.endswith(".py") or name in catalog.SWEEPS:
-        sweep = catalog.find(name)
-        options.check_scale(sweep, scale)
-        name = sweep.name
-    folder = _folder(results_folder, name)
+        options.check_scale(catalog.find(name), scale)
+    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
     for study, look in execute.look(folder, scale, storage=storage):
         if watch:
             status_report.watch(look, study, console)
@@ -143,14 +156,34 @@ def status(
             console.print(status_report.as_rich(look(), study))
 
 
+@app.command()
+@plain_errors
+def retry(
+    name: Found,
+    scale: Scale = "cpu",
+    results_folder: Results = results.LOCAL,
+    storage: Storage = "",
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
+) -> None:
+    """Let trials be tried again that failed as often as they may; their records stay."""
+    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    execute.retry(folder, scale, storage=storage, console=console)
+
+
 @app.command(name="compact")
 @plain_errors
 def compact_records(
-    name: Annotated[str, typer.Argument(help="name of the sweep's folder")],
+    name: Found,
     results_folder: Results = results.LOCAL,
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
 ) -> None:
     """Put the one-trial files of a sweep into one file each for records and curves."""
-    found = compact.compact(_folder(results_folder, name))
+    source = folders.source_of(text, dataset, text_field)
+    found = compact.compact(folders.to_read(results_folder, name, source))
     console.print(f"took in {found.trials} records and {found.curves} curves", highlight=False)
     if found.left:
         console.print(f"left {found.left} files that newer code wrote")
@@ -189,32 +222,40 @@ def proxy(
 @app.command(name="table")
 @plain_errors
 def show_table(
-    name: Name,
+    name: Found,
     scale: Scale = "cpu",
     results_folder: Results = results.LOCAL,
     markdown: Annotated[bool, typer.Option(help="print Markdown")] = False,
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
 ) -> None:
     """Print the table of a sweep from its records."""
-    sweep = catalog.find(name)
+    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    sweep = folders.sweep_in(folder, name)
     options.check_scale(sweep, scale)
     if markdown and isinstance(sweep, Sweep):
-        trials = results.load(sweep.name, folder=results_folder, scale=scale)
+        trials = results.load(folder.name, folder=folder.parent, scale=scale)
         print(table.as_markdown(trials, sweep.arms))
     else:
-        console.print(report.table_of(sweep, scale, results_folder / sweep.name))
+        console.print(report.table_of(sweep, scale, folder))
 
 
 @app.command()
 @plain_errors
 def plot(
-    name: Name,
+    name: Found,
     scale: Scale = "cpu",
     results_folder: Results = results.LOCAL,
+    text: Text = "",
+    dataset: Dataset = "",
+    text_field: TextField = "text",
 ) -> None:
     """Draw the figures of a sweep from its records, as PNG and SVG beside them."""
-    sweep = catalog.find(name)
+    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    sweep = folders.sweep_in(folder, name)
     options.check_scale(sweep, scale)
-    for path in report.figures_of(sweep, scale, results_folder / sweep.name):
+    for path in report.figures_of(sweep, scale, folder):
         console.print(f"wrote {path}", highlight=False)
 
 
@@ -240,8 +281,9 @@ def import_folder(
 ) -> None:
     """Read a transformers Jamba folder, say what it is, and measure its held-out loss."""
     recipe = Recipe(steps=1, batch=4, tokens=tokens, lr=1.0, valid_tokens=16_384)
+    source = TextFile(path=text) if text else PackagedText()
     with saying("reading the folder and the text, and measuring the loss"):
-        imported = exchange.read(folder, _source(text, "", "text")[0], recipe)
+        imported = exchange.read(folder, source, recipe)
     console.print(exchange.describe(imported), highlight=False)
 
 
@@ -262,16 +304,6 @@ def write_docs() -> None:
         console.print(f"wrote {path}", markup=False)
 
 
-def _folder(results_folder: Path, name: str) -> Path:
-    """Return the folder of a sweep's records. Raises ValueError for what names another place."""
-    require_name("name of the sweep's folder", name)
-    if name in (".", ".."):
-        raise ValueError(
-            f"name of the sweep's folder: {name!r} must name one below {results_folder}"
-        )
-    return results_folder / name
-
-
 def _job(
     name: str,
     scale: str,
@@ -284,24 +316,27 @@ def _job(
     text_field: str,
 ) -> Job:
     """Return what is to be run, on what, and where its records go."""
+    given = folders.source_of(text, dataset, text_field)
+    engine = Engine(device=device, ops=ops, compile=compiled)
+    if _is_folder(name, results_folder):
+        folder = folders.to_read(results_folder, name, given)
+        return replace(folders.job_of(folder), scale=scale, engine=engine, folder=str(folder))
     sweep = catalog.find(name)
     options.check_scale(sweep, scale)
-    source, suffix = _source(text, dataset, text_field)
+    source = None if given is None else pinned(given)
+    folder = folders.to_run(results_folder, sweep.name, source)
+    if source is not None and (said := folders.about_others(results_folder, sweep.name, source)):
+        console.print(f"{said}Records of this text go to {folder}", highlight=False, soft_wrap=True)
     return Job(
         sweep=str(Path(name).resolve()) if name.endswith(".py") else name,
         scale=scale,
         source=source,
-        engine=Engine(device=device, ops=ops, compile=compiled),
-        folder=str((results_folder / f"{sweep.name}{suffix}").resolve()),
+        engine=engine,
+        folder=str(folder.resolve()),
     )
 
 
-def _source(text: str, dataset: str, text_field: str) -> tuple[TextSource, str]:
-    """Return (the source asked for, what its results folder's name ends with)."""
-    if text and dataset:
-        raise ValueError("give --text or --dataset, not both")
-    if text:
-        return TextFile(path=text, text_field=text_field), f"-{Path(text).stem}"
-    if dataset:
-        return HubDataset(name=dataset, text_field=text_field), f"-{dataset.replace('/', '-')}"
-    return PackagedText(), ""
+def _is_folder(name: str, results_folder: Path) -> bool:
+    """Return whether a name is that of a folder of records and of no sweep."""
+    known = name.endswith(".py") or name in catalog.SWEEPS
+    return not known and (results_folder / name / jobs.FILE).is_file()

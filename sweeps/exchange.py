@@ -29,26 +29,37 @@ def export(run_id: str, destination: Path, *, folder: Path) -> None:
     record, sweep_folder = results.find(run_id, folder=folder)
     spec: ModelSpec = codec.loads(ModelSpec, record.spec)
     model = weights.load(spec, weights.path_of(record, sweep_folder))
-    huggingface.save(model, destination, tokenizer=_tokenizer_to_export(record))
+    tokenizer = _tokenizer_to_export(record, sweep_folder)
+    huggingface.save(model, destination, tokenizer=tokenizer)
 
 
-def _tokenizer_to_export(record: Record) -> huggingface.Tokenizer | None:
+def _tokenizer_to_export(record: Record, sweep_folder: Path) -> huggingface.Tokenizer | None:
     """Return the tokenizer of a run; None where it was trained on tasks, which have none."""
     recipe: Recipe = codec.loads(Recipe, record.recipe)
     if isinstance(recipe.source, Synthetic):
         return None
-    return huggingface.Tokenizer(json_text=tokenizer_of(record).json_text, separator=SEPARATOR)
+    tokenizer = tokenizer_of(record, sweep_folder)
+    return huggingface.Tokenizer(json_text=tokenizer.json_text, separator=SEPARATOR)
 
 
-def tokenizer_of(record: Record) -> ByteBPE:
-    """Return the tokenizer of a run; ValueError where its text no longer gives it."""
+def tokenizer_of(record: Record, sweep_folder: Path) -> ByteBPE:
+    """Return the tokenizer of a run: the one beside its weights, else made anew from its text.
+
+    Raises ValueError where that is not the tokenizer that the run was trained with.
+    """
+    kept = weights.tokenizer_path(weights.path_of(record, sweep_folder))
+    if kept.exists():
+        return _checked(ByteBPE(kept.read_text(encoding="utf-8")), record, str(kept))
     recipe: Recipe = codec.loads(Recipe, record.recipe)
     spec: ModelSpec = codec.loads(ModelSpec, record.spec)
-    tokenizer = open_tokens(recipe.source, spec.vocab).tokenizer
+    return _checked(open_tokens(recipe.source, spec.vocab).tokenizer, record, "its text")
+
+
+def _checked(tokenizer: ByteBPE, record: Record, where: str) -> ByteBPE:
     if tokenizer.sha256 != record.tokenizer_sha256:
         raise ValueError(
             f"{record.run_id} was trained with tokenizer {record.tokenizer_sha256}, "
-            f"but its text now gives {tokenizer.sha256}"
+            f"but {where} now gives {tokenizer.sha256}"
         )
     return tokenizer
 

@@ -13,20 +13,17 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
-from sweeps import options
+from sweeps import options, readiness, results
 from sweeps.command_line import command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt
 from sweeps.show import report
 from sweeps.show.progress import SweepProgress
-from sweeps.study import status, studies
+from sweeps.study import retries, status, studies
 from sweeps.study.status import Status
 from sweeps.study.storage import open_storage, parse, shown
 from sweeps.terminal import termination_as_interrupt
-from sweeps.trial.data.documents import Split
-from sweeps.trial.data.sources import HubDataset, TextFile
-from sweeps.trial.data.streams import check_text, open_tokens
 from sweeps.trial.progress_log import saying
 from sweeps.trial.records import Ledger
 from sweeps.workers import jobs, process, server
@@ -44,7 +41,7 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
     unknown sweep, scale or engine.
     """
     options.check_backend(job.engine.ops, job.engine.device)
-    job = replace(job, engine=jobs.resolved(job.engine))
+    job = jobs.fixed(job)
     plan = job.plan()
     plan.places()  # a wrong design raises before a file is made
     url = url_of(job, storage)
@@ -77,8 +74,9 @@ def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
     """
     plan.places()
     server.begin_loading()
-    _open_texts(job, plan, console)
+    _make_ready(job, plan, console)
     with saying("making the study and compiling kernels", _line(console)):
+        jobs.keep(job)
         return _prepared(job, plan, _made(job, url))
 
 
@@ -100,7 +98,9 @@ def help_with(name: str, *, storage: str, folder: Path, console: Console) -> Non
     """Be one worker on the study `name`, made elsewhere or before, until its plan is done.
 
     `storage` "" is the SQLite file beside the records of a sweep in `folder`. Raises LookupError
-    where the study is not there or was made of another plan than this checkout's.
+    where the study is not there or was made of another plan than this checkout's, and takes no
+    trial where the text of the job is not here (OtherText, OSError) or this machine computes
+    otherwise (ValueError).
     """
     study = _load(name, storage) if storage else _found(name, folder)
     job = jobs.of_study(study)
@@ -111,6 +111,7 @@ def help_with(name: str, *, storage: str, folder: Path, console: Console) -> Non
             f"the sweep {job.sweep!r} at scale {job.scale!r} makes {here!r}"
         )
     study.pruner = plan.pruner()
+    _make_ready(job, plan, console)
     work(job, plan, study, console)
 
 
@@ -141,6 +142,17 @@ def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[
 
     Raises LookupError where there is none.
     """
+    words = ["retry", folder.name, "--scale", scale]
+    words += [] if folder.parent == results.LOCAL else ["--results", str(folder.parent)]
+    words += ["--storage", shown(storage)] if storage else []
+    return [
+        (study.study_name, _status_of(study, command("sweeps", *words)))
+        for study in looked_up(folder, scale, storage=storage)
+    ]
+
+
+def looked_up(folder: Path, scale: str, *, storage: str) -> list[Study]:
+    """Return the studies of the sweep in `folder` at `scale`; LookupError where there is none."""
     url = storage or studies.sqlite_url(folder)
     opened = open_storage(url, make=False)
     summaries = optuna.get_all_study_summaries(opened, include_best_trial=False)
@@ -150,20 +162,43 @@ def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[
             f"there is no study of {folder.name!r} at scale {scale!r} at {shown(url)}; "
             f"`python -m sweeps run` makes it"
         )
-    return [
-        (name, _status_of(optuna.load_study(study_name=name, storage=opened))) for name in names
-    ]
+    return [optuna.load_study(study_name=name, storage=opened) for name in names]
 
 
-def _status_of(study: Study) -> Callable[[], Status]:
+def retry(folder: Path, scale: str, *, storage: str, console: Console) -> None:
+    """Let the runs of `folder` at `scale` be tried again that failed as often as they may.
+
+    Their records stay. Raises LookupError where there is no study.
+    """
+    found = looked_up(folder, scale, storage=storage)
+    ledger, excused = Ledger(folder), retries.forgiven(folder)
+    again = {
+        run_id: len(attempts)
+        for run_id, attempts in ledger.by_run().items()
+        if attempts[0].scale == scale
+        and not any(record.outcome.settled for record in attempts)
+        and not retries.is_open(attempts, excused.get(run_id, 0))
+    }
+    if not again:
+        console.print(f"no trial of {folder.name} at scale {scale} has failed for good")
+        return
+    retries.forgive(folder, again)
+    for study in found:
+        job = jobs.of_study(study)
+        studies.restore(study, job.plan(), ledger, retried=True)
+    console.print(f"{len(again)} trials wait to be tried again: {', '.join(sorted(again))}")
+    console.print("the command that ran them, or `python -m sweeps worker`, goes on with them")
+
+
+def _status_of(study: Study, retry: str) -> Callable[[], Status]:
     job = jobs.of_study(study)
     ledger, plan = Ledger(job.records), job.plan()
     match plan:
         case Grid():
-            return lambda: status.of_grid(study, plan.points, ledger)
+            return lambda: replace(status.of_grid(study, plan.points, ledger), retry=retry)
         case Hunt():
             names = [objective.name for objective in plan.search.objectives]
-            return lambda: status.of_search(study, names, ledger)
+            return lambda: replace(status.of_search(study, names, ledger), retry=retry)
         case _:
             raise TypeError(f"no status for a {type(plan).__name__}")
 
@@ -203,7 +238,7 @@ def work(job: Job, plan: Plan, study: Study, console: Console) -> None:
 def rebuild(job: Job, *, storage: str, console: Console) -> None:
     """Make the study anew from the records alone; trials that were running are forgotten."""
     options.check_backend(job.engine.ops, job.engine.device)
-    job = replace(job, engine=jobs.resolved(job.engine))
+    job = jobs.fixed(job)
     plan, ledger = job.plan(), Ledger(job.records)
     url = url_of(job, storage)
     name = studies.study_name(job.records.name, plan)  # a wrong design raises before a file is made
@@ -211,6 +246,7 @@ def rebuild(job: Job, *, storage: str, console: Console) -> None:
     if name in optuna.get_all_study_names(opened):
         optuna.delete_study(study_name=name, storage=opened)
     study = studies.open_study(name, opened, plan)
+    jobs.keep(job)
     jobs.attach(study, job)
     waiting = studies.restore(study, plan, ledger)
     told = len(study.get_trials(deepcopy=False)) - waiting
@@ -232,18 +268,13 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
     )
 
 
-def _open_texts(job: Job, plan: Plan, console: Console) -> None:
-    """Make the tokens that trials read, before any trial is timed."""
+def _make_ready(job: Job, plan: Plan, console: Console) -> None:
+    """Make the tokens that trials read, before any trial is timed, and check what is recorded."""
     logging.getLogger("sweeps.trial.data").setLevel(logging.INFO)
     console.print("preparing text and kernels (what is made is kept for the next time)")
-    vocabularies = plan.vocabularies()
-    if not vocabularies and isinstance(job.source, TextFile | HubDataset):
-        check_text(job.source)  # a search knows its vocabularies later, but its text now
-    for vocab in vocabularies:
-        with saying(f"reading text and making a vocabulary of {vocab:,} tokens", _line(console)):
-            tokens = open_tokens(job.source, vocab)
-        seen = ", ".join(f"{d} {tokens.streams[d][Split.TRAIN].tokens:,}" for d in tokens.domains)
-        console.print(f"training tokens: {seen}", highlight=False)
+    with saying("reading text and making its vocabulary", _line(console)):
+        for line in readiness.make_ready(job, plan):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _line(console: Console) -> Callable[[str], None]:

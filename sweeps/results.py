@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from sweeps.command_line import command
 from sweeps.trial import records
 from sweeps.trial.record import Outcome, Record
 
@@ -100,10 +99,8 @@ def nothing(sweep: str, folder: Path, scale: str | None) -> str:
     if scale and sweep in others:
         scales = dict.fromkeys(record.scale for record in records.read(folder / sweep))
         of_scale += f", only of {', '.join(map(str, scales))},"
-    option = ("--scale", scale) if scale else ()
     return (
         f"no records of {sweep!r}{of_scale} under {folder}; there are: "
-        f"{', '.join(others) or 'none'}. "
-        f"Run `{command('sweeps', 'run', sweep, *option)}`, "
-        f"or read the committed ones with folder={str(PUBLISHED)!r}"
+        f"{', '.join(others) or 'none'}. `python -m sweeps run` with the name or file of a sweep "
+        f"makes some, or read the committed ones with folder={str(PUBLISHED)!r}"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from hybrid.console import place_in_own_file
 from hybrid.spec import LARGEST, ModelSpec, look_up, require
 from sweeps import design_checks
 from sweeps.trial.data.sources import Source, on_text
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.recipe import Recipe
 
 
@@ -63,19 +65,22 @@ class Sweep:
             design_checks.check_seeds(f"{owner}, scale {scale!r}", seeds)
         design_checks.check_trial_names(owner, self.name, self.arms, self.seeds)
 
-    def points(self, scale: str, source: Source) -> list[Point]:
-        """Return every point, all arms of the first seed first; those on text are on `source`.
+    def points(self, scale: str, source: Source | None) -> list[Point]:
+        """Return every point, all arms of the first seed first.
 
-        Raises ValueError for a scale that the sweep does not have, and for an arm that `point`
-        does not know.
+        Points on the default text are on `source` where one is given. Raises ValueError for a scale
+        that the sweep does not have, for an arm that `point` does not know, and for a source beside
+        a recipe's own text.
         """
         self.require_scale(scale)
+        pins = cache(pinned)  # to compare contents, each text being read once
         found = []
         seeds = look_up(f"seed in the sweep {self.name!r} for the scale", self.seeds, scale)
         for seed in seeds:
             for arm in self.arms:
                 spec, recipe = self._point(arm, seed, scale)
-                recipe = replace(recipe, source=on_text(recipe.source, source))
+                own = recipe.source if source is None else pins(recipe.source)
+                recipe = replace(recipe, source=on_text(own, source))
                 found.append(
                     Point(arm=arm, seed=seed, spec=spec, recipe=recipe, matched=self.matched)
                 )

@@ -96,7 +96,7 @@ def _of_run(run_id: str, folder: Path, device: torch.device, ops: Ops) -> Traine
             f"{_some(with_weights(folder))}. Run its sweep with --keep-weights into another "
             "--results folder"
         )
-    tokenizer = tokenizer_of(record)
+    tokenizer = tokenizer_of(record, sweep_folder)
     return Trained(
         name=run_id,
         model=weights.load(codec.loads(ModelSpec, record.spec), path, device, ops).eval(),

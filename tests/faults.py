@@ -39,7 +39,16 @@ def crash() -> None:
     ctypes.string_at(0)
 
 
-FAULTS: dict[str, Callable[[], None]] = {"allocate": allocate, "hang": hang, "crash": crash}
+def refuse() -> None:
+    raise ValueError("never any good")
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "allocate": allocate,
+    "hang": hang,
+    "crash": crash,
+    "refuse": refuse,
+}
 
 
 def read(source: Harm) -> Iterator[Document]:

@@ -1,6 +1,7 @@
 """The command line: what it accepts, what it refuses, and every command that is shown."""
 
 import re
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from typer.testing import CliRunner
 from ablations import run as ablations_run
 from ablations.__main__ import app as findings
 from sweeps import cli, docs
-from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile
+from sweeps.trial.data.sources import HubDataset, TextFile
 from sweeps.workers.jobs import Job
 from tests.commands import assert_one_sentence, invoke
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SHOWN = (ROOT / "docs/commands.md").read_text()  # tests/test_readme.py runs those of the README
+SHA256 = "0a1b2c3d" * 8  # of a text that no test has
 COMMANDS = re.findall(r"^python -m sweeps (.*?)(?:\s+#.*)?$", SHOWN, flags=re.MULTILINE)
 
 
@@ -31,6 +33,7 @@ def asked(monkeypatch) -> list[Job]:
 
     for name in ("execute", "rebuild"):
         monkeypatch.setattr(cli.execute, name, take)
+    monkeypatch.setattr(cli, "pinned", lambda source: replace(source, text_sha256=SHA256))
     monkeypatch.chdir(ROOT)
     return calls
 
@@ -38,7 +41,7 @@ def asked(monkeypatch) -> list[Job]:
 # Those that would write or need a run of one's own have tests of their own.
 ELSEWHERE = (
     *("plot", "export", "import", "bench", "profile", "limits"),
-    *("worker", "status", "compact", "proxy", "submit", "generate", "eval"),
+    *("worker", "status", "retry", "compact", "proxy", "submit", "generate", "eval"),
 )
 
 
@@ -57,9 +60,10 @@ def test_text_of_ones_own_is_one_option_away(asked):
     for command in ("run ratio", "run ratio --text a/my.jsonl", "run ratio --dataset org/name"):
         assert invoke(command).exit_code == 0
     sources = [job.source for job in asked]
-    assert sources == [PackagedText(), TextFile(path="a/my.jsonl"), HubDataset(name="org/name")]
+    text = TextFile(path="a/my.jsonl", text_sha256=SHA256)
+    assert sources == [None, text, HubDataset(name="org/name", text_sha256=SHA256)]
     folders = [job.records.name for job in asked]
-    assert folders == ["ratio", "ratio-my", "ratio-org-name"]
+    assert folders == ["ratio", f"ratio@my-{SHA256[:8]}", f"ratio@name-{SHA256[:8]}"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +73,12 @@ def test_text_of_ones_own_is_one_option_away(asked):
         ("run ratio --scale huge", "has no scale 'huge'; it has smoke, cpu, gpu"),
         ("run ratio --device tpu", "device='tpu' must be auto, cpu, cuda"),
         ("run ratio --text a.txt --dataset b", "give --text or --dataset, not both"),
+        ("run ratio --text-field body", "--text-field body needs --text or --dataset"),
+        ("run ratio --text absent.txt", "there is no file or folder"),
+        ("table ratio --text absent.txt", "there is no file or folder"),
+        ("table ratio@my-0a1b2c3d --text my.txt", "leave out --text"),
         ("table ratio --results nowhere", "no records of 'ratio' of scale 'cpu' under nowhere"),
-        ("plot ratio --results nowhere", "Run `python -m sweeps run ratio --scale cpu`"),
+        ("plot ratio --results nowhere", "`python -m sweeps run` with the name or file of a sweep"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):

@@ -13,8 +13,6 @@ from sweeps.trial.data.sources import TextFile
 from sweeps.trial.record import Outcome, Record
 from tests.workers import FILE, PLACES
 
-NAME = "tiny-tale"  # of the sweep, and of the text
-
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -25,7 +23,8 @@ class CommandLine:
 
     @property
     def folder(self) -> Path:
-        return self.results / NAME
+        (found,) = self.results.glob("tiny@tale-????????")  # of the sweep, and of the text
+        return found
 
     def __call__(self, command: str, name: str, *options: str) -> str:
         """Return what the command prints, one blank for each stretch of them."""
@@ -57,16 +56,18 @@ def test_a_sweep_is_run_looked_at_compacted_rebuilt_and_not_run_again(tmp_path, 
     runs, curves = line.found()
     assert [r.outcome for r in runs] == [Outcome.COMPLETE] * PLACES
     assert len(line.logs()) == PLACES
-    assert f"{PLACES} trials: {PLACES} done" in line("status", NAME, "--scale", "smoke")
+    for words in ((line.folder.name,), (FILE, "--text", source.path)):
+        assert f"{PLACES} trials: {PLACES} done" in line("status", *words, "--scale", "smoke")
 
-    said = line("compact", NAME)
+    said = line("compact", line.folder.name)
     assert f"took in {PLACES} records and {PLACES} curves" in said
     assert list((line.folder / "trials").iterdir()) == []
 
     for path in line.folder.glob("study.sqlite3*"):
         path.unlink()
     assert f"{PLACES} trials from {PLACES} records, 0 to run" in line.of_text("rebuild")
-    assert f"{PLACES} trials: {PLACES} done" in line("status", NAME, "--scale", "smoke")
+    for words in ((line.folder.name,), (FILE, "--text", source.path)):
+        assert f"{PLACES} trials: {PLACES} done" in line("status", *words, "--scale", "smoke")
 
     logs = line.logs()
     line.of_text("run", "--workers", "2")

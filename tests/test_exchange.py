@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from sweeps import cli, results
+from sweeps import cli, exchange, results
 from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import Synthetic
@@ -44,7 +44,7 @@ def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(expor
         for ids_BT, targets_BT in held_out(
             tokens,
             split=Split.VALID,
-            domain="tale",
+            domain="text",
             length=recipe.tokens,
             batch=recipe.batch,
             limit_tokens=recipe.valid_tokens,
@@ -55,7 +55,7 @@ def test_transformers_opens_an_exported_run_and_measures_the_recorded_loss(expor
             ).item()
             n_bytes += text_bytes(tokens, targets_BT)
     measured = bits_per_byte(nats=nats, n_bytes=int(n_bytes))
-    assert measured == pytest.approx(record.valid_bits_per_byte["tale"], rel=1e-5)
+    assert measured == pytest.approx(record.valid_bits_per_byte["text"], rel=1e-5)
 
 
 def test_what_was_exported_is_imported_with_its_loss(exported, tmp_path):
@@ -67,9 +67,9 @@ def test_what_was_exported_is_imported_with_its_loss(exported, tmp_path):
     assert read.exit_code == 0, read.output
     assert "attention:Mamba 1:3" in read.output
     assert f"{record.params:,} parameters, {record.active_params:,} active" in read.output
-    shown = float(read.output.split("tale ")[1].split()[0])
+    shown = float(read.output.split("text ")[1].split()[0])
     # The command lets the device choose its precision; the record is in fp32.
-    assert shown == pytest.approx(record.valid_bits_per_byte["tale"], rel=5e-3)
+    assert shown == pytest.approx(record.valid_bits_per_byte["text"], rel=5e-3)
 
 
 def test_a_run_on_tasks_is_exported_without_a_tokenizer(exported, tmp_path):
@@ -81,6 +81,20 @@ def test_a_run_on_tasks_is_exported_without_a_tokenizer(exported, tmp_path):
     assert CliRunner().invoke(cli.app, command).exit_code == 0
     assert not (out / "tokenizer.json").exists()
     assert (out / "config.json").exists()
+
+
+def test_a_run_is_exported_without_its_text_once_its_weights_are_kept(
+    exported, tmp_path, monkeypatch
+):
+    record, _, folder = exported
+    monkeypatch.setattr(exchange, "open_tokens", None)  # the text is gone, and the cache too
+    out = tmp_path / "out"
+    exchange.export(record.run_id, out, folder=folder)
+    assert (out / "tokenizer.json").exists()
+    (path,) = folder.rglob("*.tokenizer.json")
+    path.write_text((out / "tokenizer.json").read_text() + "\n")
+    with pytest.raises(ValueError, match=r"was trained with tokenizer .* now gives"):
+        exchange.export(record.run_id, tmp_path / "again", folder=folder)
 
 
 def test_an_export_that_cannot_be_says_why(exported, tmp_path):

@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from sweeps import folders
 from sweeps.study import studies
 from sweeps.study.queue import Queue
 from sweeps.study.storage import open_storage
 from sweeps.trial import records
-from sweeps.trial.data.sources import TextFile
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.record import Outcome
 from sweeps.workers import worker as workers
 from sweeps.workers.jobs import Job
+from tests.faults import Harm
 from tests.workers import (
     FILE,
     PLACES,
@@ -121,7 +123,8 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
         # Also where these tests were started in the background, which ignores it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    folder = tmp_path / "tiny-tale" / "trials"
+    home = folders.to_run(tmp_path, "tiny", pinned(source))
+    folder = home / "trials"
     while not folder.is_dir() or not list(folder.glob("*.parquet")):
         time.sleep(0.1)
         assert process.poll() is None
@@ -130,10 +133,8 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
     assert process.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    before = {r.run_id for r in records.read(tmp_path / "tiny-tale")}
-    study = optuna.load_study(
-        study_name=None, storage=open_storage(studies.sqlite_url(tmp_path / "tiny-tale"))
-    )
+    before = {r.run_id for r in records.read(home)}
+    study = optuna.load_study(study_name=None, storage=open_storage(studies.sqlite_url(home)))
     assert not study.get_trials(states=(TrialState.RUNNING,))
     waiting = study.get_trials(states=(TrialState.WAITING,))
     # One more where Ctrl-C came between a record and its telling.
@@ -141,7 +142,7 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_does_go_on(tmp_path, source):
 
 
 def test_a_run_that_fails_the_same_way_twice_is_left(tmp_path):
-    made = job(tmp_path, TextFile(path="nowhere.txt"))
+    made = job(tmp_path, Harm(fault="refuse"))
     worker(made).work(Killer())
     found = records.read(made.records)
     assert [r.outcome for r in found] == [Outcome.FAILED] * 2 * PLACES

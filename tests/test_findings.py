@@ -147,11 +147,21 @@ def test_two_records_of_one_run_are_an_error():
 
 def test_one_text_for_all():
     trials = imagined(ratio.FINDING, "cpu", True).copy()
-    other = {"kind": "TextFile", "path": "my.txt", "text_field": "text"}
-    recipe = json.loads(trials["recipe"].iloc[-1])
-    trials.loc[trials.index[-1], "recipe"] = json.dumps({**recipe, "source": other})
+    recipe, last = json.loads(trials["recipe"].iloc[-1]), trials.index[-1]
+    for path in ("my.txt", "elsewhere/my.txt"):  # of the same content: no other text
+        other = {"kind": "TextFile", "path": path, "text_field": "text"}
+        trials.loc[last, "recipe"] = json.dumps({**recipe, "source": other})
+        ratio.FINDING.verdict(trials, "cpu")
+    trials.loc[last, "text_sha256"] = "1" * 64
     with pytest.raises(ValueError, match="different texts"):
         ratio.FINDING.verdict(trials, "cpu")
+
+
+def test_two_texts_of_one_path_are_two_records():
+    trials = imagined(ratio.FINDING, "cpu", True)
+    again = trials.tail(1).assign(text_sha256="1" * 64)
+    with pytest.raises(ValueError, match="has 2 records"):
+        ratio.FINDING.verdict(pd.concat([trials, again]), "cpu")
 
 
 def test_a_diverged_run_of_the_comparison_leaves_it_undecided():

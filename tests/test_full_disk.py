@@ -15,12 +15,14 @@ import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from sweeps import folders
 from sweeps.study import studies
 from sweeps.study.patient import StorageAway
 from sweeps.study.replay import PLACE
 from sweeps.study.storage import open_storage
 from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.record import Outcome
 from sweeps.workers.jobs import Job
 from tests.disks import fill, make_room, mounted
@@ -112,7 +114,9 @@ def assert_complete_once(made: Job) -> None:
 
 @pytest.mark.slow
 def test_a_worker_on_a_full_disk_ends_with_one_sentence_and_its_command_goes_on(disk, source):
-    made = replace(job(disk, source, scale=SCALE), folder=str(disk / "tiny-tale"))
+    source = pinned(source)
+    folder = folders.to_run(disk, "tiny", source)
+    made = replace(job(disk, source, scale=SCALE), folder=str(folder))
     with running(source, disk) as worker:
         wait_for_steps(disk, worker, 3)
         fill(disk, leave_bytes=0)

@@ -83,7 +83,7 @@ def test_every_place_is_complete_or_ruled_out_and_tuning_is_recorded(searched):
     assert len(compared) == len(done)
     for trial in done:
         record = compared[trial.user_attrs[PLACE]]
-        assert trial.values == [record.valid_bits_per_byte["tale"], record.cache_bytes[8]]
+        assert trial.values == [record.valid_bits_per_byte["text"], record.cache_bytes[8]]
 
 
 def chosen_at(record: Record) -> str:

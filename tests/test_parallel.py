@@ -15,6 +15,7 @@ import torch
 from hybrid import codec
 from hybrid import ops as backends
 from sweeps.trial import records, run_folder
+from sweeps.trial.data.sources import PackagedText
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.parallel import process_group
 from sweeps.trial.record import Label, Outcome
@@ -164,7 +165,7 @@ def test_an_engine_that_cannot_be_is_refused():
 
 
 def test_one_process_keeps_its_run_id(text):
-    recipe = replace(recipe_of(text), source=recipe_of(Path("tale.txt")).source)
+    recipe = replace(recipe_of(text), source=PackagedText())
     ids = [
         run_id(SPEC, recipe, label=Label(), engine=Engine(device="cpu", parallel=parallel))
         for parallel in Parallel

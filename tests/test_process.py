@@ -28,7 +28,7 @@ from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event, Stop
 from sweeps.trial.measure import Speeds
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, MachineError, Outcome, Record, RecordNotWritten
 from sweeps.trial.run_folder import RunFolder, folder_of, without_log
 from sweeps.trial.train import Step
 from sweeps.workers.process import Limits, run_in_process
@@ -261,11 +261,17 @@ def test_a_diverging_trial_says_where_and_is_settled(tmp_path, source):
 
 
 def test_a_failure_carries_its_traceback_and_its_log(tmp_path, source):
-    lost = replace(source, path="nowhere.txt")
-    record = run_in_process(point_of(lost), LABEL, HERE, tmp_path, nothing)
+    record = run_in_process(point_of(Harm(fault="refuse")), LABEL, HERE, tmp_path, nothing)
     assert record.outcome is Outcome.FAILED
-    assert "nowhere.txt" in without_log(record.error).splitlines()[-1]
+    assert "never any good" in without_log(record.error).splitlines()[-1]
     assert record.error.splitlines()[-1].startswith("failed after")
+
+
+def test_a_text_that_went_away_is_no_failure_of_the_trial(tmp_path, source, monkeypatch):
+    lost = replace(source, path=str(tmp_path / "nowhere.txt"), text_sha256="0" * 64)
+    with pytest.raises(MachineError, match=r"cannot run on this machine: .*nowhere\.txt"):
+        run_in_process(point_of(lost), LABEL, HERE, tmp_path, nothing)
+    assert records.read(tmp_path) == []
 
 
 def test_stop_crosses_to_the_trial_and_its_record_is_pruned(tmp_path, source):

@@ -1,5 +1,6 @@
 """One trial end to end, on a small text: what it records, and how it fails."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -8,11 +9,13 @@ import torch
 
 from hybrid import cost
 from hybrid.cost import Weights
+from sweeps.trial import attempt as attempt_module
 from sweeps.trial import parallel
 from sweeps.trial import run as run_module
+from sweeps.trial.data.streams import OtherText
 from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.record import Outcome
+from sweeps.trial.record import MachineError, Outcome
 from sweeps.trial.run import run, run_id
 from sweeps.trial.train import Step
 from tests.models import SPECS
@@ -42,8 +45,8 @@ def test_a_record_holds_what_was_seen(recipe):
     assert record.params == cost.params(SPEC)
     assert record.train_tokens == seen[-1].tokens == 4 * 4 * 32
     assert record.train_nats_per_token == seen[-1].nats_per_token
-    assert list(record.valid_bits_per_byte) == ["tale"]
-    assert 1 < record.valid_bits_per_byte["tale"] < 8
+    assert list(record.valid_bits_per_byte) == ["text"]
+    assert 1 < record.valid_bits_per_byte["text"] < 8
     assert record.train_tokens_per_s > 0
     assert set(record.decode_ms) == set(record.prefill_tokens_per_s) == {16, 40}
     assert record.cache_bytes == {
@@ -65,7 +68,7 @@ def test_same_seed_same_losses_bit_for_bit(recipe):
 
 def test_training_lowers_the_held_out_loss(recipe):
     few, many = (run(SPEC, replace(recipe, steps=s), engine=Engine(device="cpu")) for s in (1, 60))
-    assert many.valid_bits_per_byte["tale"] < few.valid_bits_per_byte["tale"] - 0.5
+    assert many.valid_bits_per_byte["text"] < few.valid_bits_per_byte["text"] - 0.5
 
 
 def test_a_loss_that_is_not_finite_is_an_outcome(recipe):
@@ -103,11 +106,34 @@ def test_ctrl_c_comes_out(recipe):
         run(SPEC, recipe, engine=Engine(device="cpu"), watch=interrupt)
 
 
-def test_a_missing_text_is_an_outcome_that_says_where(recipe):
+def test_a_missing_text_is_an_error_that_says_where(recipe):
     lost = replace(recipe, source=replace(recipe.source, path="nowhere.txt"))
-    record = run(SPEC, lost, engine=Engine(device="cpu"))
-    assert record.outcome is Outcome.FAILED
-    assert "nowhere.txt" in record.error
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
+        run(SPEC, lost, engine=Engine(device="cpu"))
+
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+BUSY = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+
+@pytest.mark.parametrize("error", [NO_ROOM, BUSY, ModuleNotFoundError("pip"), OtherText("changed")])
+def test_what_a_machine_lacks_is_no_outcome(recipe, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(attempt_module, "open_material", fail)
+    with pytest.raises(MachineError, match="cannot run on this machine: "):
+        run(SPEC, recipe, engine=Engine(device="cpu"))
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), MemoryError(), RuntimeError("no")])
+def test_what_a_trial_does_wrong_is_its_outcome(recipe, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(attempt_module, "open_material", fail)
+    outcome = run(SPEC, recipe, engine=Engine(device="cpu")).outcome
+    assert outcome is (Outcome.OUT_OF_MEMORY if isinstance(error, MemoryError) else Outcome.FAILED)
 
 
 def test_a_wrong_device_is_an_error(recipe):

@@ -51,8 +51,8 @@ def test_weights_are_kept_when_asked_for(tmp_path, source):
     record = run_in_process(point, label, engine, tmp_path, lambda event: None, keep_weights=True)
     model = weights.load(point.spec, weights.path_of(record, tmp_path))
     tokens = open_tokens(source, point.spec.vocab)
-    loss = held_out_loss(model, tokens, "tale", point.recipe, Precision(record.precision))
-    assert loss.bits_per_byte == record.valid_bits_per_byte["tale"]
+    loss = held_out_loss(model, tokens, "text", point.recipe, Precision(record.precision))
+    assert loss.bits_per_byte == record.valid_bits_per_byte["text"]
 
 
 @pytest.mark.parametrize("scale", ratio.SCALES)

@@ -334,6 +334,22 @@ def test_a_text_that_is_given_takes_the_place_of_text_alone():
     given = TextFile(path="my.txt")
     assert on_text(PackagedText(), given) == given
     assert on_text(SOURCE, given) == SOURCE
+    for own in (PackagedText(), TextFile(path="own.txt"), PackagedText(domains=("books",)), SOURCE):
+        assert on_text(own, None) == own
+
+
+@pytest.mark.parametrize("given", [TextFile(path="my.txt"), PackagedText()])
+@pytest.mark.parametrize("own", [TextFile(path="own.txt"), PackagedText(domains=("books",))])
+def test_a_text_beside_a_recipes_own_is_refused(own, given):
+    with pytest.raises(ValueError, match=r"names its own text.*Leave out --text"):
+        on_text(own, given)
+
+
+def test_a_text_beside_a_recipe_that_names_the_same_is_no_other():
+    own = TextFile(path="a.txt", text_sha256="0" * 64)
+    assert on_text(own, TextFile(path="b.jsonl", text_sha256="0" * 64)) == own
+    with pytest.raises(ValueError, match="names its own text"):
+        on_text(own, TextFile(path="a.txt", text_sha256="1" * 64))
 
 
 def test_tasks_are_trained_on_in_turn():
@@ -450,7 +466,7 @@ def test_a_sweep_on_tasks_keeps_them_and_asks_for_no_text():
     given = TextFile(path="nowhere.txt")
     assert {p.recipe.source for p in SWEEP.points("smoke", given)} == {SOURCE}
     grid = Grid(sweep=SWEEP, scale="smoke", source=given, engine=CPU)
-    assert grid.vocabularies() == set()
+    assert grid.texts() == set()
 
 
 def test_rows_of_a_design_on_tasks_are_found_and_ranked_by_errors():

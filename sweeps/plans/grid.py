@@ -1,8 +1,8 @@
 """A designed sweep as a plan: every arm with every seed, one run a place, nothing sampled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from statistics import mean
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from optuna.trial import BaseTrial
 from sweeps.plans.plan import Direction, History, Obtain
 from sweeps.sweep import Point, Sweep
 from sweeps.trial.data.sources import Source
+from sweeps.trial.data.streams import READERS, pinned
 from sweeps.trial.engine import Engine
 from sweeps.trial.record import Label, Record
 from sweeps.trial.run import run_id
@@ -24,7 +25,7 @@ class Grid:
 
     sweep: Sweep
     scale: str
-    source: Source
+    source: Source | None  # None: what the recipes name
     engine: Engine
 
     directions: ClassVar[tuple[Direction, ...]] = ("minimize",)
@@ -40,7 +41,9 @@ class Grid:
     def points(self) -> dict[str, Point]:
         """The design's points by the name that their records have."""
         found = {}
+        pins = cache(pinned)  # a text is read once for all points
         for point in self.sweep.points(self.scale, self.source):
+            point = replace(point, recipe=replace(point.recipe, source=pins(point.recipe.source)))
             label = Label(sweep=self.name, scale=self.scale, arm=point.arm)
             found[run_id(point.spec, point.recipe, label=label, engine=self.engine)] = point
         return found
@@ -49,9 +52,9 @@ class Grid:
     def identity(self) -> str:
         return "\n".join(sorted(self.points))
 
-    def vocabularies(self) -> set[int]:
-        on_text = (p for p in self.points.values() if p.recipe.source == self.source)
-        return {point.spec.vocab for point in on_text}
+    def texts(self) -> set[tuple[Source, int]]:
+        points = self.points.values()
+        return {(p.recipe.source, p.spec.vocab) for p in points if type(p.recipe.source) in READERS}
 
     def places(self) -> Mapping[str, Mapping[str, Any]]:
         return {name: {"arm": p.arm, "seed": p.seed} for name, p in self.points.items()}

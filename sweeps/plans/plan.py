@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial, FrozenTrial
 
 from sweeps.sweep import Point
+from sweeps.trial.data.sources import Source
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
 from sweeps.trial.record import Record
@@ -93,8 +94,8 @@ class Plan(Protocol):
     @property
     def identity(self) -> str: ...  # text that is equal for equal plans; names the study
 
-    def vocabularies(self) -> set[int]:
-        """Return the sizes of vocabulary that are known beforehand, to make their tokens ready."""
+    def texts(self) -> set[tuple[Source, int]]:
+        """Return the texts and sizes of vocabulary known beforehand, to make their tokens ready."""
 
     def places(self) -> Mapping[str, Mapping[str, Any]]:
         """Return what is fixed at each place; nothing is where the sampler chooses."""

@@ -15,11 +15,13 @@
 """
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from itertools import combinations, product
 from statistics import mean
 from typing import Any
@@ -37,7 +39,8 @@ from sweeps.plans.objectives import Constraint, Objective
 from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
 from sweeps.plans.rules import Limits, ParetoRule, PrunerRule, Window
 from sweeps.sweep import Point
-from sweeps.trial.data.sources import PackagedText, Source, on_text
+from sweeps.trial.data.sources import Source, on_text
+from sweeps.trial.data.streams import content_of, pinned
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Event
 from sweeps.trial.file_names import file_part, require_distinct, require_short
@@ -139,7 +142,7 @@ class Hunt:
 
     search: Search
     scale: str
-    source: Source = PackagedText()
+    source: Source | None = None  # None: what the recipes name
     engine: Engine
 
     def __post_init__(self):
@@ -169,12 +172,14 @@ class Hunt:
     @property
     def identity(self) -> str:
         search = self.search
-        parts = [codec.dumps(self.source), codec.dumps(self.engine), codec.dumps(search.seeds)]
+        text = None if self.source is None else content_of(pinned(self.source))
+        parts = [json.dumps(text, sort_keys=True)]
+        parts += [codec.dumps(self.engine), codec.dumps(search.seeds)]
         parts += [f"{x.name} {x.direction}" for x in search.objectives]
         parts += [f"{x.name} {x.limit}" for x in self.constraints]
         return "\n".join([*parts, str(search.rates), repr(search.scales[self.scale])])
 
-    def vocabularies(self) -> set[int]:
+    def texts(self) -> set[tuple[Source, int]]:
         return set()  # known only when something was suggested
 
     def places(self) -> Mapping[str, Mapping[str, Any]]:
@@ -201,7 +206,13 @@ class Hunt:
             spec, recipe = self.search.suggest(trial, self.search.scales[self.scale])
         except ValueError as error:  # a spec checks itself: this combination cannot be
             raise Refused(str(error)) from error
-        return spec, replace(recipe, source=on_text(recipe.source, self.source))
+        given = None if self.source is None else self._pins(self.source)
+        return spec, replace(recipe, source=on_text(self._pins(recipe.source), given))
+
+    @cached_property
+    def _pins(self) -> Callable[[Source], Source]:
+        """Return what pins a source, reading each text once for all places."""
+        return cache(pinned)
 
     def _keep_to_arithmetic(self, trial: BaseTrial, spec: ModelSpec, recipe: Recipe) -> None:
         broken = []

@@ -126,6 +126,8 @@ def _totals(status: Status) -> Iterator[str]:
         who = f"{workers} running" if workers else "nothing is running; one worker"
         about = "not known before one is done" if left is None else f"about {duration(left)}"
         yield f"time left: {about} ({who})"
+    if status.retry and status.count(State.FAILED):
+        yield f"what failed is tried again after: {status.retry}"
     if status.set_aside:
         yield f"{status.set_aside} files could not be read and lie in aside/"
 

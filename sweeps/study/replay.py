@@ -14,6 +14,7 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 
 from sweeps.plans.plan import LENIENT, Judge, Missing, NotComplete, Note, Plan, Refused
+from sweeps.study.retries import forgiven, is_open
 from sweeps.sweep import Point
 from sweeps.trial import records
 from sweeps.trial.events import Speeds
@@ -26,7 +27,6 @@ REFUSED = "refused"
 DUPLICATE = "duplicate"  # what the attribute below says of one too many
 OUTCOME = "outcome"
 RUN_ID = "run_id"  # the run that a trial is on
-ATTEMPTS = 2  # a run that failed this often is not tried again
 
 Params = Mapping[str, Any]
 
@@ -81,9 +81,13 @@ class Replays:
         label = Label(sweep=self.plan.name, scale=self.plan.scale, arm=point.arm)
         name = run_id(point.spec, point.recipe, label=label, engine=self.plan.engine)
         attempts = self.runs.get(name, ())
-        if is_open(attempts):
+        if is_open(attempts, self._forgiven.get(name, 0)):
             raise Missing(name)
         return decided(attempts, self._curves, judge.note)
+
+    @cached_property
+    def _forgiven(self) -> Mapping[str, int]:
+        return forgiven(self.folder)
 
     @cached_property
     def _curves(self) -> Mapping[tuple[str, int], list[Step]]:
@@ -130,11 +134,6 @@ class Remembered(FixedTrial):
             intermediate_values=self.reported,
             constraints=dict(self.constraints),
         )
-
-
-def is_open(attempts: Sequence[Record]) -> bool:
-    """Return whether a run with these attempts should be tried (again)."""
-    return not any(r.outcome.settled for r in attempts) and len(attempts) < ATTEMPTS
 
 
 def decided(

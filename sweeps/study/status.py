@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hybrid.console import reading
 from sweeps.study import studies
 from sweeps.study.beat import BEAT
-from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID, is_open
+from sweeps.study.replay import DUPLICATE, OUTCOME, REFUSED, RUN_ID
+from sweeps.study.retries import forgiven, is_open
 from sweeps.sweep import Point
 from sweeps.trial.record import Outcome, Record
 from sweeps.trial.records import Ledger
@@ -84,6 +85,7 @@ class Status:
     tasks: Sequence[Task]
     objectives: Sequence[str] = ()  # names, of a search
     set_aside: int  # files that could not be read
+    retry: str = ""  # the command that tries again what has failed
 
     def count(self, state: State) -> int:
         return sum(task.state is state for task in self.tasks)
@@ -112,7 +114,7 @@ class Status:
 
 def of_grid(study: Study, points: Mapping[str, Point], ledger: Ledger) -> Status:
     """Return how a designed sweep stands; `points` are by run id."""
-    runs, running = ledger.by_run(), _running(study)
+    runs, running, excused = ledger.by_run(), _running(study), forgiven(ledger.folder)
     tasks = []
     for run_id, point in points.items():
         attempts = runs.get(run_id, [])
@@ -122,7 +124,7 @@ def of_grid(study: Study, points: Mapping[str, Point], ledger: Ledger) -> Status
             Task(
                 arm=point.arm,
                 seed=point.seed,
-                state=_state(attempts, is_running=trial is not None),
+                state=_state(attempts, excused.get(run_id, 0), is_running=trial is not None),
                 live=live,
                 **_of_attempts(attempts),
             )
@@ -177,10 +179,10 @@ def _running(study: Study) -> dict[str, FrozenTrial]:
     return {t.user_attrs[RUN_ID]: t for t in reversed(trials) if RUN_ID in t.user_attrs}
 
 
-def _state(attempts: Sequence[Record], is_running: bool) -> State:
+def _state(attempts: Sequence[Record], excused: int, is_running: bool) -> State:
     if any(r.outcome is Outcome.COMPLETE for r in attempts):
         return State.DONE
-    if is_open(attempts):
+    if is_open(attempts, excused):
         return State.RUNNING if is_running else State.WAITING
     stopped = (Outcome.PRUNED, Outcome.REFUSED)
     return State.STOPPED if any(r.outcome in stopped for r in attempts) else State.FAILED

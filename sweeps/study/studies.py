@@ -23,6 +23,7 @@ from sweeps.trial.records import Ledger
 
 SQLITE = "study.sqlite3"  # name of the default storage, beside the records
 FIXED = "fixed_params"  # where Optuna keeps what a waiting trial is to choose
+RETRIED = "retried"  # user attribute of a trial that a person asked for
 REFUSALS = 50  # a place where so much was over budget is given up
 OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -80,9 +81,10 @@ def trials_by_place(study: Study, plan: Plan) -> dict[str, list[FrozenTrial]]:
     return found
 
 
-def restore(study: Study, plan: Plan, ledger: Ledger) -> int:
+def restore(study: Study, plan: Plan, ledger: Ledger, *, retried: bool = False) -> int:
     """Make the study agree with the records and enqueue what is left; return how many were.
 
+    With `retried`, workers that died earlier at a place that is enqueued no longer count.
     A place that is settled or has a trial waiting or running is left alone. Two callers at once may
     enqueue a place twice: whoever takes the second finds that out (`held_by_another`).
     """
@@ -94,7 +96,7 @@ def restore(study: Study, plan: Plan, ledger: Ledger) -> int:
             continue
         left = _restore_place(study, plan, place, trials, choices[place], replays)
         if left is not None:
-            enqueue(study, place, left)
+            enqueue(study, place, left, retried=retried)
             enqueued += 1
     return enqueued
 
@@ -131,9 +133,10 @@ def _distinct(items: Iterable[Params]) -> list[Params]:
     return found
 
 
-def enqueue(study: Study, place: str, params: Params) -> None:
+def enqueue(study: Study, place: str, params: Params, *, retried: bool = False) -> None:
     """Let a trial wait for a worker; what `params` lack is sampled when it runs."""
-    study.enqueue_trial(dict(params), user_attrs={PLACE: place})
+    mark = {RETRIED: True} if retried else {}
+    study.enqueue_trial(dict(params), user_attrs={PLACE: place, **mark})
 
 
 def chosen(trial: FrozenTrial) -> Params:
@@ -166,9 +169,14 @@ def runs_elsewhere(study: Study, trial: Trial, attribute: str, name: str) -> boo
 
 
 def deaths(study: Study, place: str) -> int:
-    """Return how many trials at a place ended without a word: their workers died."""
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return sum(t.user_attrs.get(PLACE) == place and OUTCOME not in t.user_attrs for t in failed)
+    """Return how many trials at a place ended without a word: their workers died.
+
+    Those before the place was last retried do not count.
+    """
+    here = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get(PLACE) == place]
+    begin = max((t.number for t in here if RETRIED in t.user_attrs), default=0)
+    failed = [t for t in here if t.state is TrialState.FAIL and t.number >= begin]
+    return sum(OUTCOME not in t.user_attrs for t in failed)
 
 
 def refusals(study: Study, place: str) -> int:

@@ -173,7 +173,10 @@ class Attempt:
         optimizer = adamw(model, self.recipe)
         checkpointer, done = None, Done()
         if self.checkpoints is not None:
-            checkpointer = Checkpointer(self.checkpoints, self.name, model, optimizer, self.team)
+            # Packages and machines change these under one name; a checkpoint must not mix them.
+            read = [str(x) for x in (precision, *material.known.values())]
+            name = " ".join([self.name, *read])
+            checkpointer = Checkpointer(self.checkpoints, name, model, optimizer, self.team)
             done = checkpointer.restore()
         self.seen["resumed_steps"] = list(done.resumed_steps)
         for step in done.curve:

@@ -1,7 +1,7 @@
 """A trial's own process: it runs the trial, writes its record, and reports to its parent by a pipe.
 
 Up the pipe go every Step (and Speeds) as it happens, an Activity whenever something else is done
-than before, then the record's path or RecordNotWritten.
+than before, then the record's path or MachineError.
 Down comes a Stop, at any time, and an answer to Speeds: Stop or None. It dies with its parent.
 """
 
@@ -21,7 +21,7 @@ from sweeps.trial.engine import Engine
 from sweeps.trial.events import Activity, Event
 from sweeps.trial.measure import Speeds
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, MachineError, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import not_run, run
 from sweeps.trial.run_folder import LiveCurve, RunFolder, SpokenSteps
 from sweeps.trial.train import Step
@@ -50,7 +50,7 @@ def work(pipe: Connection, job: Job) -> None:
     try:
         curve = _Curve(pipe, _opened(home, known, job))
         _tell(pipe, _written(job, known, home, curve))
-    except RecordNotWritten as error:
+    except MachineError as error:
         _tell(pipe, error)
 
 
@@ -62,7 +62,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _tell(pipe: Connection, message: Event | Activity | Path | RecordNotWritten) -> None:
+def _tell(pipe: Connection, message: Event | Activity | Path | MachineError) -> None:
     try:
         pipe.send(message)
     except BrokenPipeError:
@@ -117,7 +117,7 @@ def _written(job: Job, known: Record, home: RunFolder, curve: _Curve) -> Path:
 
     def keep(model: HybridLM) -> None:
         if job.keep_weights:
-            weights.save(model, weights.path_of(known, job.folder))
+            weights.keep(model, job.recipe, weights.path_of(known, job.folder))
 
     checkpoints = None
     if job.checkpoint_seconds is not None:

@@ -32,7 +32,14 @@ class Outcome(StrEnum):
         return self in (Outcome.COMPLETE, Outcome.DIVERGED, Outcome.PRUNED, Outcome.REFUSED)
 
 
-class RecordNotWritten(OSError):
+class MachineError(OSError):
+    """This machine lacks what a trial needs: its text, a package, room on a disk, the device.
+
+    It is no outcome of the trial. No record is written, and the trial waits for the next worker.
+    """
+
+
+class RecordNotWritten(MachineError):
     """A record could not be written, for want of space say; nothing is left of it on the disk."""
 
 
@@ -60,7 +67,9 @@ class Label:
 class Record:
     """What is known of one trial. docs/results.md lists the columns from here."""
 
-    run_id: str = column("sweep, scale, arm, seed and a hash of spec and recipe")
+    run_id: str = column(
+        "sweep, scale, arm, seed and a hash of spec, recipe and content of the text"
+    )
     attempt: int = column("0, or how often the same trial had failed before")
     sweep: str = column("name of the sweep that asked for the trial")
     scale: str = column("named size of the sweep: smoke, cpu or gpu")

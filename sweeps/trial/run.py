@@ -4,6 +4,7 @@ record = run(spec, Recipe(steps=100, batch=8, tokens=256, lr=3e-3))
 """
 
 import hashlib
+import json
 import time
 import traceback
 from collections.abc import Callable
@@ -18,18 +19,20 @@ from hybrid.spec import ModelSpec
 from sweeps.trial import file_names, provenance
 from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
+from sweeps.trial.data.streams import OtherText, content_of, pinned
 from sweeps.trial.device import choose_device, is_out_of_memory, machine_name
 from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Tell, Watch
 from sweeps.trial.parallel import team_of
 from sweeps.trial.progress_log import ProgressLog, to_stderr
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.record import Label, MachineError, Outcome, Record
 from sweeps.trial.train import Step, left, step_line
 
 SINGLE = Label()
 ANY = Engine()
 ERROR_LINES = 12
+BUSY = "busy or unavailable"  # what CUDA says of a device that another process holds for itself
 
 
 def _watch_nothing(event: Event) -> None:
@@ -61,9 +64,10 @@ def run(
     With an `engine.parallel`, every process of `parallel.process_group` calls it, and all return
     what was seen, measured by the first; `watch`, `tell` and `keep` are called in the first alone.
 
-    Whatever goes wrong inside is the record's outcome; only an engine that is not here and
-    what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
-    written but checkpoints: the record's turn is `record.write`.
+    Whatever goes wrong inside is the record's outcome. Three things come out as exceptions: an
+    engine or a text that is not here, MachineError for what this machine lacks later on, and what
+    the caller raises on purpose (KeyboardInterrupt). Nothing is written but checkpoints: the
+    record's turn is `record.write`.
     """
     if tell is None:
         with ProgressLog(to_stderr) as log:
@@ -79,6 +83,7 @@ def run(
                 cheap_first=cheap_first,
             )
     start = time.perf_counter()
+    recipe = replace(recipe, source=pinned(recipe.source))
     team = team_of(engine, recipe.batch)
     record = not_run(spec, recipe, label=label, engine=engine)
     attempt = Attempt(
@@ -98,6 +103,8 @@ def run(
     except Stop as stop:
         attempt.seen |= {"outcome": Outcome.PRUNED, "error": str(stop)}
     except Exception as error:  # a failure is an outcome, whatever its class
+        if _is_of_machine(error):
+            raise MachineError(f"{record.run_id} cannot run on this machine: {error}") from error
         attempt.seen |= {"outcome": _outcome_of(error), "error": _last_lines(error)}
     return replace(record, **attempt.seen, wall_s=time.perf_counter() - start)
 
@@ -121,6 +128,7 @@ def not_run(
     engine: Engine = ANY,
 ) -> Record:
     """Return what is known of a trial before it runs, as a record with the outcome `failed`."""
+    recipe = replace(recipe, source=pinned(recipe.source))
     chosen = choose_device(engine.device)
     commit, dirty = provenance.git_commit()
     return Record(
@@ -161,7 +169,8 @@ def refused(
 def run_id(spec: ModelSpec, recipe: Recipe, *, label: Label, engine: Engine) -> str:
     """Return the name of a trial: equal for equal trials, whenever and wherever they are asked for.
 
-    What decides the result is hashed: spec, recipe, and the engine as it was chosen.
+    What decides the result is hashed: spec, recipe, and the engine as it was chosen. Of a text of
+    one's own, its content is hashed and not its path.
     """
     digest = _digest(spec, recipe, engine)[:8]
     return file_names.run_id(label.sweep, label.scale, label.arm, recipe.seed, digest)
@@ -172,8 +181,17 @@ def _digest(spec: ModelSpec, recipe: Recipe, engine: Engine) -> str:
     name = backends.find(engine.ops, chosen).name
     compiled = () if engine.compile is Compile.OFF else (str(engine.compile),)
     parallel = () if engine.parallel is Parallel.NONE else (str(engine.parallel),)
-    parts = (codec.dumps(spec), codec.dumps(recipe), chosen.type, name, *compiled, *parallel)
+    asked = {**codec.encode(recipe), "source": content_of(pinned(recipe.source))}
+    told = json.dumps(asked, sort_keys=True)
+    parts = (codec.dumps(spec), told, chosen.type, name, *compiled, *parallel)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Return whether an error inside a trial is trouble of the machine and not of the trial."""
+    if is_out_of_memory(error):
+        return False
+    return isinstance(error, (OSError, ImportError, OtherText)) or BUSY in str(error)
 
 
 def _outcome_of(error: Exception) -> Outcome:

@@ -1,4 +1,8 @@
-"""The weights of a trained run: safetensors, whole or not at all, and read into their own spec."""
+"""The weights of a trained run: safetensors, whole or not at all, and read into their own spec.
+
+weights/RUN-0.safetensors
+weights/RUN-0.tokenizer.json     of text: the run is used without its text afterwards
+"""
 
 import os
 from pathlib import Path
@@ -11,12 +15,30 @@ from safetensors.torch import load_file, save_file
 from hybrid.model import HybridLM, build
 from hybrid.ops import Ops
 from hybrid.spec import ModelSpec
+from sweeps.trial.data.cache import write_atomically
+from sweeps.trial.data.sources import Synthetic
+from sweeps.trial.data.streams import open_tokens
+from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Record
 
 
 def path_of(record: Record, folder: Path) -> Path:
     """Return where the weights of this run and attempt lie under `folder`."""
     return folder / "weights" / f"{record.run_id}-{record.attempt}.safetensors"
+
+
+def tokenizer_path(path: Path) -> Path:
+    """Return where the tokenizer of the run lies whose weights are at `path`."""
+    return path.with_suffix(".tokenizer.json")
+
+
+def keep(model: HybridLM, recipe: Recipe, path: Path) -> None:
+    """Write the model's parameters to `path` and beside them the tokenizer of a run on text."""
+    if not isinstance(recipe.source, Synthetic):
+        tokenizer = open_tokens(recipe.source, model.spec.vocab).tokenizer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(tokenizer_path(path), tokenizer.json_text.encode())
+    save(model, path)
 
 
 def save(model: HybridLM, path: Path) -> None:

@@ -16,12 +16,16 @@ from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt, Search
 from sweeps.sweep import Sweep
 from sweeps.trial.checkpoint import EVERY_SECONDS
+from sweeps.trial.data.cache import write_atomically
 from sweeps.trial.data.sources import Source
-from sweeps.trial.device import choose_device
+from sweeps.trial.data.streams import pinned
+from sweeps.trial.device import choose_device, choose_precision
 from sweeps.trial.engine import Engine
+from sweeps.trial.recipe import Precision
 from sweeps.workers.process import NO_LIMITS, Limits
 
 JOB = "job"  # user attribute of a study
+FILE = "job.json"  # in the folder of the records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,11 @@ class Job:
 
     sweep: str  # name in the catalog, or path of a file that defines SWEEP
     scale: str
-    source: Source
+    source: Source | None  # in place of the default text; None: what the recipes name
     engine: Engine
     folder: str
     terms: Terms = Terms()
+    precision: Precision | None = None  # what `auto` was where the job was made; None: not known
 
     def plan(self) -> Plan:
         """Return the plan. Raises ValueError for an unknown sweep or scale."""
@@ -62,6 +67,21 @@ PLANS: dict[type, Callable[..., Plan]] = {
         search=search, scale=job.scale, source=job.source, engine=job.engine
     ),
 }
+
+
+def fixed(job: Job) -> Job:
+    """Return `job` so that it means the same in every folder and on every machine.
+
+    Raises what `resolved` and reading the text raise.
+    """
+    engine = resolved(job.engine)
+    return replace(
+        job,
+        engine=engine,
+        source=None if job.source is None else pinned(job.source),
+        folder=str(job.records.resolve()),
+        precision=choose_precision(Precision.AUTO, choose_device(engine.device)),
+    )
 
 
 def resolved(engine: Engine) -> Engine:
@@ -85,6 +105,26 @@ def is_of(attributes: Mapping[str, Any], folder: str, scale: str) -> bool:
     """
     kept = json.loads(attributes.get(JOB, "{}"))
     return bool(kept) and (Path(kept["folder"]).name, kept["scale"]) == (folder, scale)
+
+
+def keep(job: Job) -> None:
+    """Write down in the folder of the records what is run into it, for commands that read them."""
+    job.records.mkdir(parents=True, exist_ok=True)
+    write_atomically(job.records / FILE, f"{codec.dumps(job)}\n".encode())
+
+
+def of_folder(folder: Path) -> Job | None:
+    """Return what was run last into `folder`; None where that was not written down.
+
+    Raises ValueError, naming the file, for one that holds something else.
+    """
+    path = folder / FILE
+    try:
+        return codec.loads(Job, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def of_study(study: Study) -> Job:

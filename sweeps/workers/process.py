@@ -25,11 +25,12 @@ from sweeps.trial import records, run_folder
 from sweeps.trial.attempt import columns_of
 from sweeps.trial.checkpoint import EVERY_SECONDS
 from sweeps.trial.child import Job, work
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.deaths import explain, kernel_kills
 from sweeps.trial.engine import Engine
 from sweeps.trial.events import Activity, Event, Stop, Tell, Watch, tell_nobody
 from sweeps.trial.measure import Speeds
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, MachineError, Outcome, Record
 from sweeps.trial.run import not_run
 from sweeps.trial.train import Step
 from sweeps.trial.warm import touch
@@ -79,8 +80,11 @@ def run_in_process(
     exception raised while waiting (KeyboardInterrupt) ends the process first, and leaves no record.
     An unsettled run keeps its checkpoint, and its next attempt goes on from there.
 
-    Raises RecordNotWritten, naming the folder, where the disk refuses the record.
+    Raises MachineError, and leaves no record, where this machine lacks what the trial needs;
+    RecordNotWritten, which is one, names the folder where the disk refuses the record.
     """
+    # Here, so that the trial's process and this one speak of the same text.
+    point = replace(point, recipe=replace(point.recipe, source=pinned(point.recipe.source)))
     job = Job(
         spec=point.spec,
         recipe=point.recipe,
@@ -214,7 +218,7 @@ def _follow(
             return None
         if isinstance(message, Path):
             return message
-        if isinstance(message, RecordNotWritten):
+        if isinstance(message, MachineError):
             raise message
         if isinstance(message, Activity):
             tell(message.doing)

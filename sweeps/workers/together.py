@@ -29,6 +29,7 @@ from hybrid.spec import ModelSpec
 from sweeps.show.progress import held_out
 from sweeps.trial import records, run_folder, weights
 from sweeps.trial.checkpoint import EVERY_SECONDS, Checkpoints
+from sweeps.trial.data.streams import pinned
 from sweeps.trial.engine import Engine, Parallel
 from sweeps.trial.events import Event
 from sweeps.trial.parallel import process_group
@@ -63,7 +64,9 @@ def read(config: Path) -> Asked:
         found = {
             key: codec.decode(kind, data[key], f"{config}: {key}") for key, kind in kinds.items()
         }
-    return Asked(run_id=codec.decode(str, data["run_id"], f"{config}: run_id"), **found)
+    recipe = replace(found["recipe"], source=pinned(found["recipe"].source))
+    run_id = codec.decode(str, data["run_id"], f"{config}: run_id")
+    return Asked(run_id=run_id, **{**found, "recipe": recipe})
 
 
 def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: float) -> Record:
@@ -94,7 +97,7 @@ def do(asked: Asked, folder: Path, *, keep_weights: bool, checkpoint_seconds: fl
 
     def keep(model: HybridLM) -> None:
         if keep_weights:
-            weights.save(model, weights.path_of(known, folder))
+            weights.keep(model, asked.recipe, weights.path_of(known, folder))
 
     record = run(
         asked.spec,
@@ -145,7 +148,7 @@ def main(
     asked = replace(asked, engine=engine)
     folder = config.resolve().parents[2]
     if results_folder is not None:
-        folder = results_folder.resolve() / asked.label.sweep
+        folder = results_folder.resolve() / folder.name
     with process_group(asked.engine.device):
         record = do(asked, folder, keep_weights=keep_weights, checkpoint_seconds=checkpoint_seconds)
         first = dist.get_rank() == 0

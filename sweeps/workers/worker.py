@@ -16,7 +16,6 @@ from sweeps.study import patient, studies
 from sweeps.study.beat import GRACE_SECONDS, Beat, Watchman
 from sweeps.study.queue import Queue
 from sweeps.study.replay import (
-    ATTEMPTS,
     DUPLICATE,
     OUTCOME,
     PLACE,
@@ -25,13 +24,13 @@ from sweeps.study.replay import (
     choice_json,
     curves,
     decided,
-    is_open,
     outcome_of,
 )
+from sweeps.study.retries import ATTEMPTS, forgiven, is_open
 from sweeps.sweep import Point
 from sweeps.trial import records, run_folder
 from sweeps.trial.events import Event, Stop
-from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, MachineError, Outcome, Record
 from sweeps.trial.records import Ledger
 from sweeps.trial.run import not_run, run_id
 from sweeps.workers.jobs import Terms
@@ -86,9 +85,10 @@ class Worker:
     def _tidy(self) -> None:
         """Remove what killed processes left behind, of runs that nobody will take up again."""
         folder = self.ledger.folder
+        excused = forgiven(folder)
         records.tidy(folder)
-        for attempts in self.ledger.by_run().values():
-            if is_open(attempts):
+        for name, attempts in self.ledger.by_run().items():
+            if is_open(attempts, excused.get(name, 0)):
                 continue
             settled = any(r.outcome.settled for r in attempts)
             for record in attempts:
@@ -105,7 +105,7 @@ class Worker:
             except KeyboardInterrupt:
                 self._end(trial, TrialState.FAIL, INTERRUPTED, again=True)
                 raise
-            except RecordNotWritten:
+            except MachineError:
                 self._hand_back_at_once(trial)
                 raise
 
@@ -130,12 +130,16 @@ class Worker:
             if failure.settled:
                 self._end(trial, TrialState.PRUNED, outcome)
             else:
-                again = failure.record.attempt + 1 < ATTEMPTS
-                self._end(trial, TrialState.FAIL, outcome, again=again)
+                self._end(trial, TrialState.FAIL, outcome, again=self._is_open(failure.record))
         except optuna.TrialPruned as reason:
             self._end(trial, TrialState.PRUNED, str(reason))
         else:
             self._end(trial, TrialState.COMPLETE, "complete", values)
+
+    def _is_open(self, record: Record) -> bool:
+        """Return whether the run of this record may be tried again."""
+        excused = forgiven(self.ledger.folder).get(record.run_id, 0)
+        return is_open(self.ledger.by_run()[record.run_id], excused)
 
     def _end(
         self,
@@ -200,14 +204,15 @@ class Runs:
         """Return the complete record of `point`, as `plan.Obtain` says; may raise Taken."""
         name = self._name(point)
         attempts = self.worker.ledger.by_run().get(name, [])
-        if not is_open(attempts):
+        excused = forgiven(self.worker.ledger.folder).get(name, 0)
+        if not is_open(attempts, excused):
             return decided(attempts, curves(self.worker.ledger.folder), judge.note)
         self.trial.set_user_attr(RUN_ID, name)
         if studies.runs_elsewhere(self.worker.study, self.trial, RUN_ID, name):
             raise Taken
         label = self._label(point, len(attempts))
         if self.deadly:
-            return self._give_up(point, label)
+            return self._give_up(point, label, excused + ATTEMPTS)
         self.watcher.started(point)
         terms = self.worker.terms
         record = run_in_process(
@@ -240,9 +245,9 @@ class Runs:
         if (reason := judge.stop(event)) is not None:
             raise Stop(reason)
 
-    def _give_up(self, point: Point, label: Label) -> Record:
+    def _give_up(self, point: Point, label: Label, attempts: int) -> Record:
         said = f"{DEATHS} workers or more died while this ran; it is not tried again"
-        for attempt in range(label.attempt, ATTEMPTS):
+        for attempt in range(label.attempt, attempts):
             last = self._write(point, replace(label, attempt=attempt), Outcome.CRASHED, said)
         raise NotComplete(last)
 

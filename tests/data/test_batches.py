@@ -42,9 +42,9 @@ def test_targets_are_ids_moved_by_one_and_from_train(web):
 
 def test_windows_reach_the_first_and_the_last_token(small):
     tokens = open_tokens(small, VOCAB)
-    n_tokens = tokens.stream(Split.TRAIN, "small").tokens
-    short = replace(tokens.stream(Split.TRAIN, "small"), ids=np.arange(12, dtype=np.uint16))
-    tiny = replace(tokens, streams={"small": {Split.TRAIN: short}})
+    n_tokens = tokens.stream(Split.TRAIN, "text").tokens
+    short = replace(tokens.stream(Split.TRAIN, "text"), ids=np.arange(12, dtype=np.uint16))
+    tiny = replace(tokens, streams={"text": {Split.TRAIN: short}})
     ids_BT, targets_BT = draw(tiny, batch=200, length=8)
     assert set(ids_BT[:, 0].tolist()) == {0, 1, 2, 3}
     assert targets_BT.max() == 11
@@ -125,7 +125,7 @@ def test_bits_per_byte_of_a_uniform_model_by_hand(tmp_path):
     """Without merges each token is a byte: log2(V) bits a byte, and a separator's on top."""
     source = write_jsonl(tmp_path / "hand.jsonl", ["abcd" * 5, "efgh" * 5, "ijkl" * 5])
     tokens = open_tokens(source, MIN_VOCAB)
-    (batch,) = held_out(tokens, split=Split.TEST, domain="hand", length=21, batch=1)
+    (batch,) = held_out(tokens, split=Split.TEST, domain="text", length=21, batch=1)
     n_bytes = text_bytes(tokens, batch[1])
     assert n_bytes == 20
     nats = 21 * math.log(257)

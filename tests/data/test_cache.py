@@ -152,7 +152,7 @@ here = pathlib.Path({folder!r})
 while len(list(here.glob("ready-*"))) < 2:
     time.sleep(0.005)
 tokens = streams.open_tokens(TextFile(path={path!r}), 300)
-sums = [int(stream.ids.sum()) for stream in tokens.streams["at_once"].values()]
+sums = [int(stream.ids.sum()) for stream in tokens.streams["text"].values()]
 print(len(built), tokens.tokenizer_sha256, sums)
 """
 

@@ -19,7 +19,7 @@ from tests.data.samples import VOCAB, draw, words
 def test_streams_hold_every_document_between_separators(small):
     tokens = open_tokens(small, VOCAB)
     for split, members in split_by_group(list(read_file(small))).items():
-        stream = tokens.stream(split, "small")
+        stream = tokens.stream(split, "text")
         text = SEPARATOR.join(["", *(document.text for document in members), ""])
         assert tokens.tokenizer.decode(stream.ids.tolist()) == text
         assert stream.documents == len(members) == (stream.ids == SEPARATOR_ID).sum() - 1

@@ -6,6 +6,7 @@ tokenizers. What a source names is looked at when it is read, not here: a recipe
 a machine that lacks the file.
 """
 
+import re
 from dataclasses import dataclass
 
 from sweeps.trial.data.tasks import Probe, Task
@@ -18,6 +19,14 @@ def _require_text(owner: object, field: str) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(
             f"{type(owner).__name__}.{field} must be a string that is not empty, got {value!r}"
+        )
+
+
+def _require_sha256(owner: "TextFile | HubDataset") -> None:
+    value = owner.text_sha256
+    if value is not None and not re.fullmatch("[0-9a-f]{64}", str(value)):
+        raise ValueError(
+            f"{type(owner).__name__}.text_sha256 must be 64 hexadecimal digits, got {value!r}"
         )
 
 
@@ -47,24 +56,27 @@ class TextFile:
     """A user's own text: a .txt, .jsonl or .parquet file, or a folder of .txt files.
 
     `text_field` is the key (.jsonl) or column (.parquet) that holds the text; plain text has none.
-    The one domain is called like the file without its suffix, or like the folder.
+    `text_sha256` is the identity of the text, which `streams.pinned` fills in. With it, the path
+    only says where the text was found, and another content under that path is refused.
     """
 
     path: str
     text_field: str = "text"
+    text_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _require_text(self, "path")
         _require_text(self, "text_field")
+        _require_sha256(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubDataset:
     """A data set of the Hugging Face hub, read with the optional library `datasets`.
 
-    `split` may be a slice such as "train[:1%]": all of it is held in memory while it is tokenized.
-    Without a `revision` the tokens cached on first use stay in use though the hub may have moved
-    on; the text_sha256 of the opened tokens tells two such versions apart.
+    `name` may be a folder of this machine. `split` may be a slice such as "train[:1%]": all of it
+    is held in memory while it is tokenized. `text_sha256` is as in TextFile. `streams.pinned` also
+    fills in the `revision` that the hub has at that moment.
     """
 
     name: str
@@ -72,8 +84,10 @@ class HubDataset:
     split: str = "train"
     text_field: str = "text"
     revision: str | None = None
+    text_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        _require_sha256(self)
         for field in ("name", "split", "text_field"):
             _require_text(self, field)
         for field in ("config", "revision"):
@@ -107,10 +121,30 @@ class Synthetic:
             )
 
 
-TextSource = PackagedText | TextFile | HubDataset
+OwnText = TextFile | HubDataset
+TextSource = PackagedText | OwnText
 Source = TextSource | Synthetic
 
 
-def on_text(own: Source, text: Source) -> Source:
-    """Return `own` if it is tasks, else `text`: a text that a user gives replaces text alone."""
-    return own if isinstance(own, Synthetic) else text
+def on_text(own: Source, text: Source | None) -> Source:
+    """Return what a recipe with the source `own` is trained on when `text` is given for its sweep.
+
+    Tasks stay tasks. None is "not given" and replaces nothing. A given text replaces the default.
+    Raises ValueError where the recipe names a text of its own and another one is given.
+    """
+    if text is None or isinstance(own, Synthetic):
+        return own
+    if own == PackagedText():
+        return text
+    if not _is_same_text(own, text):
+        raise ValueError(
+            f"the recipe names its own text, {own}, so no other can be given; got {text}. "
+            "Leave out --text and --dataset, or the recipe's source"
+        )
+    return own
+
+
+def _is_same_text(one: Source, other: Source) -> bool:
+    if isinstance(one, OwnText) and isinstance(other, OwnText) and one.text_sha256 is not None:
+        return one.text_sha256 == other.text_sha256
+    return one == other

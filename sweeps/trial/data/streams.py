@@ -5,6 +5,9 @@
 
 A stream is the separator, then each document followed by the separator, so that also the first
 token of the first document is predicted from something.
+
+The identity of a text of one's own is its `text_sha256`, which `pinned` puts into the source.
+Paths, names and file formats are no part of it.
 """
 
 import hashlib
@@ -14,16 +17,17 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tokenizers
 import torch
 from torch import Tensor
 
+from hybrid import codec
 from sweeps.trial.data import documents, packages, tokenizer, user_text
 from sweeps.trial.data.cache import (
     BrokenCache,
@@ -35,7 +39,14 @@ from sweeps.trial.data.cache import (
     write_named_by_content,
 )
 from sweeps.trial.data.documents import Document, Split, split_by_group, without_duplicates
-from sweeps.trial.data.sources import HubDataset, PackagedText, Source, TextFile
+from sweeps.trial.data.sources import (
+    DOMAINS,
+    HubDataset,
+    OwnText,
+    PackagedText,
+    Source,
+    TextFile,
+)
 from sweeps.trial.data.tokenizer import SEPARATOR_ID, ByteBPE
 
 READERS: dict[type, Callable[[Any], Iterable[Document]]] = {
@@ -44,16 +55,20 @@ READERS: dict[type, Callable[[Any], Iterable[Document]]] = {
     HubDataset: user_text.read_hub,
 }
 
-# What, besides the code below and the vocabulary, decides the tokens of a source; must be cheap.
-# The versions of the packages are pinned in the code. So a machine that has the cache needs no
-# packages.
+# What, besides the code below and the vocabulary, decides the tokens of a source that is no text of
+# one's own; must be cheap. The versions of the packages are pinned in the code. So a machine that
+# has the cache needs no packages.
 IDENTITIES: dict[type, Callable[[Any], dict[str, Any]]] = {
-    PackagedText: lambda source: {"domains": sorted(source.domains)},
-    TextFile: user_text.file_identity,
-    HubDataset: asdict,
+    PackagedText: lambda source: {"domains": [x for x in DOMAINS if x in source.domains]},
 }
 
+S = TypeVar("S", bound=Source)
+
 log = logging.getLogger(__name__)
+
+
+class OtherText(ValueError):
+    """What a source reads here is not the text that it is pinned to."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,12 +128,46 @@ class Tokens:
         return self.streams[domain][Split(split)]
 
 
+def pinned(source: S) -> S:
+    """Return `source` so that it names one text for good, wherever it is read afterwards.
+
+    A text of one's own gets its `text_sha256` and an absolute path, a data set of the hub its
+    revision. What is pinned already is returned as it is, and nothing is read. Raises what reading
+    the text raises.
+    """
+    if not isinstance(source, OwnText) or source.text_sha256 is not None:
+        return source
+    return cast(S, _with_sha256(user_text.located(source)))
+
+
+def content_of(source: Source) -> dict[str, Any]:
+    """Return what identifies a pinned source, as JSON data: equal for equal content."""
+    if isinstance(source, OwnText):
+        if source.text_sha256 is None:
+            raise ValueError(f"{source} is not pinned: streams.pinned reads what it holds")
+        return {"kind": "Text", "text_sha256": source.text_sha256}
+    if type(source) in IDENTITIES:
+        return {"kind": type(source).__name__, **IDENTITIES[type(source)](source)}
+    return dict(codec.encode(source))
+
+
+def verify(source: Source) -> None:
+    """Raise OtherText where a pinned text of one's own holds something else here."""
+    if isinstance(source, OwnText):
+        _require_pinned_text(source, _read_sha256(source))
+
+
 def open_tokens(source: Source, vocab: int) -> Tokens:
-    """The tokens of a source, from the cache if it holds them whole, else built and cached."""
+    """The tokens of a source, from the cache if it holds them whole, else built and cached.
+
+    Raises OtherText where they are to be built and a pinned source holds another text here.
+    """
     if type(source) not in READERS:
         known = ", ".join(kind.__name__ for kind in READERS)
         raise TypeError(f"a source of text must be one of {known}, got {source!r}")
     tokenizer.check_vocab(vocab)
+    if isinstance(source, OwnText) and source.text_sha256 is None:
+        source = _with_sha256(source)
     key = _key(source, vocab)
     folder = cache_folder() / "tokens" / key
     if opened := _opened(source, folder):
@@ -129,21 +178,9 @@ def open_tokens(source: Source, vocab: int) -> Tokens:
         with reading_source(source):
             manifest = _build(source, vocab, folder)
         if _key(source, vocab) != key:
-            raise RuntimeError(f"{source} was changed while it was read: start again")
+            raise _changed(source)
         write_manifest(folder / "manifest.json", manifest)
         return _from_manifest(source, folder, manifest)
-
-
-def check_text(source: Source) -> None:
-    """Read a source once and keep nothing. Raises what `open_tokens` raises for its documents."""
-    split_by_group(_documents(source))
-
-
-def _documents(source: Source) -> list[Document]:
-    found = without_duplicates(READERS[type(source)](source))
-    if not found:
-        raise ValueError(f"{source} has no text at all")
-    return found
 
 
 @contextmanager
@@ -159,14 +196,64 @@ def reading_source(source: Source) -> Iterator[None]:
 
 
 def _key(source: Source, vocab: int) -> str:
-    identity = {
-        "source": type(source).__name__,
-        "identity": IDENTITIES[type(source)](source),
-        "vocab": vocab,
-        "tokenizers": tokenizers.__version__,
-        "code": _code_sha256(),
-    }
+    return _hash(
+        {
+            "content": content_of(source),
+            "vocab": vocab,
+            "tokenizers": tokenizers.__version__,
+            "code": _code_sha256(),
+        }
+    )
+
+
+def _hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _with_sha256(source: OwnText) -> OwnText:
+    return replace(source, text_sha256=_read_sha256(source))
+
+
+def _read_sha256(source: OwnText) -> str:
+    """Return the sha256 of the text that `source` holds now; of a file, cached by its bytes."""
+    if not isinstance(source, TextFile):
+        return _text_sha256(_splits(source))
+    identity = user_text.file_identity(source)
+    path = cache_folder() / "texts" / f"{_hash({**identity, 'code': _code_sha256()})}.json"
+    try:
+        return str(read_manifest(path)["text_sha256"])
+    except FileNotFoundError:
+        pass
+    except BrokenCache as problem:
+        log.warning("%s; reading the text again", problem)
+    sha256 = _text_sha256(_splits(source))
+    if user_text.file_identity(source) != identity:
+        raise _changed(source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(path, {"text_sha256": sha256})
+    return sha256
+
+
+def _require_pinned_text(source: OwnText, sha256: str) -> None:
+    if sha256 != source.text_sha256:
+        where = source.path if isinstance(source, TextFile) else source.name
+        raise OtherText(
+            f"{where} holds another text here than the one asked for: its text_sha256 is "
+            f"{sha256}, not {source.text_sha256}"
+        )
+
+
+def _changed(source: Source) -> RuntimeError:
+    return RuntimeError(f"{source} was changed while it was read: start again")
+
+
+def _splits(source: Source) -> dict[Split, list[Document]]:
+    """Read the documents of a source and split them."""
+    with reading_source(source):
+        found = without_duplicates(READERS[type(source)](source))
+        if not found:
+            raise ValueError(f"{source} has no text at all")
+        return split_by_group(found)
 
 
 @cache
@@ -211,7 +298,10 @@ def _stream(folder: Path, *, sha256: str, text_bytes: int, documents: int) -> St
 def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
     """Reads, splits, trains the tokenizer, encodes and writes; returns the manifest."""
     log.info("building the tokens of %s with vocab=%d", source, vocab)
-    splits = split_by_group(_documents(source))
+    splits = _splits(source)
+    text_sha256 = _text_sha256(splits)
+    if isinstance(source, OwnText):
+        _require_pinned_text(source, text_sha256)
     with tokenizer.all_cores():
         bpe = tokenizer.train([document.text for document in splits[Split.TRAIN]], vocab)
         streams: dict[str, dict[str, Any]] = {}
@@ -220,7 +310,7 @@ def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
                 streams.setdefault(domain, {})[split] = _write_stream(folder, bpe, texts)
     return {
         "tokenizer_sha256": write_named_by_content(folder, ".json", bpe.json_text.encode()),
-        "text_sha256": _text_sha256(splits),
+        "text_sha256": text_sha256,
         "streams": streams,
     }
 

@@ -11,17 +11,20 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from hybrid.console import described, reading
 from sweeps.trial.data.documents import Document, normalise_layout
-from sweeps.trial.data.sources import HubDataset, TextFile
+from sweeps.trial.data.sources import HubDataset, OwnText, TextFile
 
 # One .txt file is cut at blank lines into about PIECES_PER_FILE documents, so that the held-out
 # share is about three of them; never smaller than a paragraph of context, nor larger than needed.
 PIECES_PER_FILE = 100
+DOMAIN = "text"  # of all text of one's own: a file's name is no part of what it holds
 MIN_PIECE_BYTES, MAX_PIECE_BYTES = 1_024, 65_536
 # The first bytes of compressed files, and what unpacks them.
 PACKED = {
@@ -41,16 +44,11 @@ def read_file(source: TextFile) -> Iterator[Document]:
             text = _checked_text(value, where)
             if not text:
                 raise ValueError(f"{where}: the text is empty; remove it or fill it")
-            yield _document(file_domain(source), text)
-
-
-def file_domain(source: TextFile) -> str:
-    path = Path(source.path).resolve()
-    return path.name if path.is_dir() else path.stem
+            yield _document(text)
 
 
 def file_identity(source: TextFile) -> dict[str, str]:
-    """What decides the tokens of a file: its content, never its time stamp or its place.
+    """Return what decides the documents of a file: its bytes, never its time stamp or its place.
 
     Reading 1 GB to hash it takes about a second; a time stamp can stay the same after an edit.
     """
@@ -59,11 +57,33 @@ def file_identity(source: TextFile) -> dict[str, str]:
     for part in folder_files(path) if path.is_dir() else [path]:
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return {
-        "domain": file_domain(source),
-        "text_field": source.text_field,
-        "sha256": digest.hexdigest(),
-    }
+    return {"text_field": source.text_field, "sha256": digest.hexdigest()}
+
+
+def located(source: OwnText) -> OwnText:
+    """Return `source` with an absolute path or a revision, so that every folder finds the same."""
+    if isinstance(source, TextFile):
+        return replace(source, path=str(Path(source.path).resolve()))
+    if Path(source.name).is_dir():
+        return replace(source, name=str(Path(source.name).resolve()))
+    return replace(source, revision=_revision(source))
+
+
+def _revision(source: HubDataset) -> str | None:
+    """Return the commit that the hub has now; offline, what `source` says.
+
+    Raises OSError where the hub does not answer.
+    """
+    if _library("huggingface_hub.constants", source).HF_HUB_OFFLINE:
+        return source.revision
+    hub = _library("huggingface_hub", source)
+    try:
+        return str(hub.HfApi().dataset_info(source.name, revision=source.revision).sha)
+    except Exception as error:  # the library and the one below it have many classes for this
+        raise OSError(
+            f"{source}: the hub does not tell its revision ({error}); HF_HUB_OFFLINE=1 takes what "
+            "was downloaded before"
+        ) from error
 
 
 def _reader(path: Path) -> "Callable[[Path, str], Iterator[tuple[str, object]]]":
@@ -79,9 +99,9 @@ def _reader(path: Path) -> "Callable[[Path, str], Iterator[tuple[str, object]]]"
     return FILE_READERS[path.suffix]
 
 
-def _document(domain: str, text: str) -> Document:
+def _document(text: str) -> Document:
     group = hashlib.sha256(text.encode()).hexdigest()
-    return Document(domain=domain, source=domain, group=group, text=text)
+    return Document(domain=DOMAIN, source=DOMAIN, group=group, text=text)
 
 
 def _checked_text(value: object, where: str) -> str:
@@ -221,22 +241,25 @@ def read_hub(source: HubDataset) -> Iterator[Document]:
         raise ValueError(
             f"{source}: no column {source.text_field!r}; its columns are {rows.column_names}"
         )
-    domain = source.name.rstrip("/").rpartition("/")[2]
     for row, value in enumerate(rows[source.text_field]):
         if text := _checked_text(value, f"{source} row {row}, column {source.text_field!r}"):
-            yield _document(domain, text)
+            yield _document(text)
 
 
 def _load_dataset(source: HubDataset):
-    try:
-        datasets = importlib.import_module("datasets")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{source} needs an optional library ({error}): pip install datasets"
-        ) from error
+    datasets = _library("datasets", source)
     try:
         return datasets.load_dataset(
             source.name, source.config, split=source.split, revision=source.revision
         )
     except Exception as error:  # the library and the hub's client have a class for each trouble
         raise ValueError(f"{source} cannot be loaded: {described(error)}") from error
+
+
+def _library(name: str, source: HubDataset) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{source} needs an optional library ({error}): pip install datasets"
+        ) from error
