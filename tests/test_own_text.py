@@ -29,7 +29,10 @@ def point(arm, seed, scale):
     spec, recipe = TINY.point(arm, seed, scale)
     return spec, replace(recipe, {changes})
 
-SWEEP = replace(TINY, name="mini", arms=("h",), seeds={{"smoke": (0,)}}, point=point)
+SCALES = {{"smoke": TINY.scales["smoke"]}}
+SWEEP = replace(
+    TINY, name="mini", arms=("h",), seeds={{"smoke": (0,)}}, scales=SCALES, point=point
+)
 """
 AT = "--scale smoke --results results"
 RUN = f"{AT} --device cpu"

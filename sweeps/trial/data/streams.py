@@ -190,7 +190,8 @@ def reading_source(source: Source) -> Iterator[None]:
         yield
     except ValueError as error:
         name = source.path if isinstance(source, TextFile) else str(source)
-        if name in str(error) or isinstance(source, PackagedText):
+        named = isinstance(error, OtherText) or name in str(error)
+        if named or isinstance(source, PackagedText):
             raise
         raise ValueError(f"{name}: {error}") from error
 
