@@ -12,7 +12,6 @@ from sweeps import catalog, compact, docs, exchange, execute, results, trained_c
 from sweeps.bench import cli as bench_cli
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
-from sweeps.sweep import Sweep
 from sweeps.terminal import console, plain_errors
 from sweeps.trial.data.sources import HubDataset, PackagedText, TextFile, TextSource
 from sweeps.trial.engine import Compile, Engine
@@ -189,11 +188,11 @@ def show_table(
 ) -> None:
     """Print the table of a sweep from its records."""
     sweep = catalog.find(name)
-    if markdown and isinstance(sweep, Sweep):
-        trials = results.load(sweep.name, folder=results_folder, scale=scale)
-        print(table.as_markdown(trials, sweep.arms))
+    found = report.of_sweep(sweep, scale, results_folder / sweep.name)
+    if markdown:
+        print(found.markdown())
     else:
-        console.print(report.table_of(sweep, scale, results_folder / sweep.name))
+        console.print(found.table())
 
 
 @app.command()
@@ -205,8 +204,11 @@ def plot(
 ) -> None:
     """Draw the figures of a sweep from its records, as PNG and SVG beside them."""
     sweep = catalog.find(name)
-    for path in report.figures_of(sweep, scale, results_folder / sweep.name):
+    found = report.of_sweep(sweep, scale, results_folder / sweep.name)
+    for path in found.draw():
         console.print(f"wrote {path}", highlight=False)
+    if said := table.not_shown(found.left_out):
+        console.print(said, highlight=False)
 
 
 @app.command(name="export")

@@ -3,6 +3,7 @@
     from sweeps import results
     trials = results.load("ratio", folder=results.PUBLISHED)     # one row a trial
     curves = results.curves("ratio", folder=results.PUBLISHED)   # one row a step
+    results.by_arm(trials)["decode_ms.1024"].median()            # of one design, or an error
 
 A column that maps a domain or a context to a number becomes one column each, named
 `valid_bits_per_byte.books` or `decode_ms.1024`. docs/results.md lists all columns.
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
+from sweeps import designs
 from sweeps.trial import records
 from sweeps.trial.record import Outcome, Record
 
@@ -68,6 +71,23 @@ def sweeps(folder: Path) -> list[Path]:
 def complete(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the rows whose trial ran to its end."""
     return trials[trials["outcome"] == Outcome.COMPLETE.value]
+
+
+def by_arm(trials: pd.DataFrame) -> DataFrameGroupBy:
+    """Return the complete trials grouped by arm, the seeds of one design each, each seed once.
+
+    Raises ValueError, saying what differs, where an arm's trials have several models or recipes, or
+    where the trials differ in their text, device, ops, compilation, processes, precision or torch.
+    """
+    return designs.one(complete(trials)).groupby("arm", sort=False)
+
+
+def newest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the complete trials that are comparable with the one that ran last.
+
+    They have its scale, text and setting, and the model and recipe that each arm had last.
+    """
+    return designs.newest(complete(trials))
 
 
 def keys(trials: pd.DataFrame, column: str) -> list[str]:

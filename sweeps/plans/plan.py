@@ -63,7 +63,9 @@ class Missing(Exception):
 
 
 class Refused(Exception):
-    """What the sampler chose cannot be, or is over a budget: nothing was built."""
+    """What the sampler chose cannot be a model: nothing was built."""
+
+    by = "by the spec"  # as a table says it
 
 
 class Obtain(Protocol):
@@ -92,6 +94,9 @@ class Plan(Protocol):
 
     @property
     def identity(self) -> str: ...  # text that is equal for equal plans; names the study
+
+    @property
+    def rules(self) -> str: ...  # digest of what may end a run early; "" where nothing does
 
     def vocabularies(self) -> set[int]:
         """Return the sizes of vocabulary that are known beforehand, to make their tokens ready."""

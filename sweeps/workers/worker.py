@@ -20,12 +20,13 @@ from sweeps.study.replay import (
     DUPLICATE,
     OUTCOME,
     PLACE,
-    REFUSED,
     RUN_ID,
     choice_json,
+    counted,
     curves,
     decided,
     is_open,
+    note_refused,
     outcome_of,
 )
 from sweeps.sweep import Point
@@ -87,7 +88,7 @@ class Worker:
         folder = self.ledger.folder
         records.tidy(folder)
         for attempts in self.ledger.by_run().values():
-            if is_open(attempts):
+            if is_open(counted(attempts, self.plan.rules)):
                 continue
             settled = any(r.outcome.settled for r in attempts)
             for record in attempts:
@@ -107,6 +108,11 @@ class Worker:
             except RecordNotWritten:
                 self._hand_back_at_once(trial)
                 raise
+            except patient.StorageAway:
+                raise
+            except Exception:  # such as a mistake in a person's `suggest`: it is for them to see
+                self._end(trial, TrialState.FAIL, INTERRUPTED, again=True)
+                raise
 
     def _play(self, trial: Trial, watcher: Watcher, beat: Beat) -> None:
         place = trial.user_attrs[PLACE]
@@ -120,7 +126,7 @@ class Worker:
             values = self.plan.play(trial, obtain, self._history)
         except Refused as refusal:
             obtain.note_refusal(refusal)
-            trial.set_user_attr(REFUSED, str(refusal))
+            note_refused(trial, refusal)
             self._end(trial, TrialState.PRUNED, "refused")
             if refused + 1 < studies.REFUSALS:
                 studies.enqueue(self.study, place, {})
@@ -198,15 +204,16 @@ class Runs:
     def __call__(self, point: Point, judge: Judge = LENIENT) -> Record:
         """Return the complete record of `point`, as `plan.Obtain` says; may raise Taken."""
         name = self._name(point)
-        attempts = self.worker.ledger.by_run().get(name, [])
+        known = self.worker.ledger.by_run().get(name, [])
+        attempts = counted(known, self.worker.plan.rules)
         if not is_open(attempts):
             return decided(attempts, curves(self.worker.ledger.folder), judge.note)
         self.trial.set_user_attr(RUN_ID, name)
         if studies.runs_elsewhere(self.worker.study, self.trial, RUN_ID, name):
             raise Taken
-        label = self._label(point, len(attempts))
+        label = self._label(point, len(known))
         if self.deadly:
-            return self._give_up(point, label)
+            return self._give_up(point, label, ATTEMPTS - len(attempts))
         self.watcher.started(point)
         terms = self.worker.terms
         record = run_in_process(
@@ -238,9 +245,9 @@ class Runs:
         if (reason := judge.stop(event)) is not None:
             raise Stop(reason)
 
-    def _give_up(self, point: Point, label: Label) -> Record:
+    def _give_up(self, point: Point, label: Label, attempts: int) -> Record:
         said = f"{DEATHS} workers or more died while this ran; it is not tried again"
-        for attempt in range(label.attempt, ATTEMPTS):
+        for attempt in range(label.attempt, label.attempt + attempts):
             last = self._write(point, replace(label, attempt=attempt), Outcome.CRASHED, said)
         raise NotComplete(last)
 
@@ -264,5 +271,5 @@ class Runs:
             arm=point.arm,
             matched=point.matched,
             attempt=attempt,
-            trial_params=choice_json(self.trial),
+            trial_params=choice_json(self.trial, self.worker.plan.rules),
         )
