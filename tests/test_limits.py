@@ -296,7 +296,7 @@ def test_points_that_cannot_be_compared_are_not_drawn_together(files):
     rows = figure.read(files)
     for column, other in (("machine", "another"), ("width", 17), ("precision", "bf16")):
         mixed = pd.concat([rows, rows.assign(**{column: other})])
-        with pytest.raises(ValueError, match="one machine, size and context"):
+        with pytest.raises(ValueError, match="one machine, model"):
             figure.throughput(mixed)
 
 
