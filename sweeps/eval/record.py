@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from hybrid import codec, cost
@@ -110,7 +111,7 @@ class NeedleScore(Origin):
 
 CHANGES = (
     Change(version=1, commit="bbfbb1d"),
-    Change(version=2, commit="COMMIT", added=("weights_sha256", "data_sha256", "text_sha256")),
+    Change(version=2, commit="312ef35", added=("weights_sha256", "data_sha256", "text_sha256")),
 )
 COLUMNS: dict[type[Origin], Columns] = {
     kind: columns_of(kind, CHANGES) for kind in (Score, NeedleScore)
@@ -181,31 +182,30 @@ def load(folder: Path, kind: type[Origin] = Score) -> pd.DataFrame:
     A file that cannot be read is warned of.
     """
     files = sorted((folder / FOLDER).glob("*.parquet"))
-    others = [columns for other, columns in COLUMNS.items() if other is not kind]
-    tables = [table for path in files if (table := _read(path, COLUMNS[kind], others)) is not None]
+    tables = [table for path in files if (table := _read(path, kind)) is not None]
     if not tables:
         raise LookupError(f"no {kind.__name__} under {folder}: run `python -m sweeps eval RUN`")
     return pa.concat_tables(tables).to_pandas()
 
 
-def _read(path: Path, columns: Columns, others: Sequence[Columns]) -> pa.Table | None:
-    """Return the rows of a file; None for one of other columns, and, with a warning, of none."""
+def _read(path: Path, kind: type[Origin]) -> pa.Table | None:
+    """Return the rows of a file; None for one of another class, and, with a warning, of none."""
     data = path.read_bytes()
     try:
-        return parse(data, columns).table
+        return parse(data, COLUMNS[kind]).table
     except NotOurs as error:
-        if any(_is_of(data, other) for other in others):
-            return None
-        warnings.warn(f"{path} is left out: {error}", stacklevel=3)
+        if _kind_of(data) in (kind, None):
+            warnings.warn(f"{path} is left out: {error}", stacklevel=3)
         return None
 
 
-def _is_of(data: bytes, columns: Columns) -> bool:
+def _kind_of(data: bytes) -> type[Origin] | None:
+    """Return the class that a file has most columns of; None for a file that cannot be read."""
     try:
-        parse(data, columns)
-    except NotOurs:
-        return False
-    return True
+        names = set(pq.read_schema(pa.BufferReader(data)).names)
+    except (pa.ArrowException, OSError):
+        return None
+    return max(COLUMNS, key=lambda kind: len(names & set(COLUMNS[kind].schema.names)))
 
 
 def as_table(rows: Sequence[Any]) -> pa.Table:

@@ -90,7 +90,7 @@ class _Description:
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 yield from self._of_code(constant, names)
-            elif constant is None or constant != doc:
+            elif constant is not None and constant != doc:  # None stands where no docstring is
                 yield self.of(constant)
         for name in code.co_names:
             if name in names:
