@@ -73,13 +73,13 @@ def judge(name: Name, scale: Scale = "cpu", results_folder: Results = results.LO
 def plot(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOCAL) -> None:
     """Draw the figures of a finding's sweeps that have records, as PNG and SVG beside them."""
     # Here, since the list and the judge need no Optuna.
-    from sweeps.show.report import figures_of
+    from sweeps.show.report import of_sweep
 
     finding = catalog.find(name)
     check_scale(scale)
     seen = catalog.load(finding, scale, results_folder)
     for sweep in seen["sweep"].unique():
-        for path in figures_of(finding.sweeps(scale)[sweep], scale, results_folder / sweep):
+        for path in of_sweep(finding.sweeps(scale)[sweep], scale, results_folder / sweep).draw():
             console.print(f"wrote {path}", highlight=False, markup=False)
 
 

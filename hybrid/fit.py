@@ -14,7 +14,7 @@ from hybrid.cost import active_params, cache_bytes, params
 from hybrid.dimensions import FREE, Choice
 from hybrid.flops import training_flops
 from hybrid.memory import KV_BYTES
-from hybrid.spec import ModelSpec, require
+from hybrid.spec import ModelSpec, SpecError, require
 
 GRIDS = (64, 32, 16, 8, 4, 2, 1)  # round widths suit matrix units: the coarsest that meets it
 DOUBLINGS = 48
@@ -84,7 +84,8 @@ def match(
             step = dimension.step(base)
             value = _roundest([grid * step for grid in GRIDS], reached, target, tolerance)
     except ValueError as error:
-        raise ValueError(f"match {quantity} by {free}: {error}") from None
+        kind = SpecError if isinstance(error, SpecError) else ValueError
+        raise kind(f"match {quantity} by {free}: {error}") from None
     return Match(
         spec=dimension.put(base, value),
         free=free,
@@ -106,7 +107,7 @@ def fit(
     """Return make(x) with `quantity` within `tolerance` (a fraction) of `target`.
 
     x is the roundest that will do: the nearest multiple of 64 if that is near enough, else of 32,
-    and so on down to 1. `quantity(make(x))` must grow with x. Raises ValueError with the nearest
+    and so on down to 1. `quantity(make(x))` must grow with x. Raises SpecError with the nearest
     value reached where no x is near enough, or where the quantity stops growing below the target.
 
         fit(lambda hidden: spec_with(hidden), cost.params, cost.params(other))
@@ -138,15 +139,15 @@ def _best_of(
     return x
 
 
-def _missed(x: int, value: float, target: float, tolerance: float) -> ValueError:
-    return ValueError(
+def _missed(x: int, value: float, target: float, tolerance: float) -> SpecError:
+    return SpecError(
         f"fit: the nearest to target={target:,} is {value:,} at {x:,}, off by "
         f"{abs(value - target) / target:.1%}; wanted within {tolerance:.1%}"
     )
 
 
-def _flat(x: int, value: float, doubled: float, target: float) -> ValueError:
-    return ValueError(
+def _flat(x: int, value: float, doubled: float, target: float) -> SpecError:
+    return SpecError(
         f"fit: the quantity does not grow with the dimension: {value:,} at {x:,} and "
         f"{doubled:,} at {2 * x:,}; target={target:,}"
     )
@@ -179,6 +180,6 @@ def _first_above(
             if last >= (1 - tolerance) * target:
                 return high
             raise _flat(high * grid // 2, last, value, target)
-    raise ValueError(
+    raise SpecError(
         f"fit: target={target:,} is out of reach: {value:,} at {high * grid:,} is still below it"
     )

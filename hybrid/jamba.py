@@ -17,8 +17,9 @@ from hybrid.spec import (
     ModelSpec,
     MoE,
     StateSpace,
+    refuse_unless,
+    refuse_unless_positive,
     require,
-    require_positive,
 )
 
 
@@ -48,9 +49,9 @@ def jamba(
     below 1.
     """
     mamba = Mamba() if mamba is None else mamba
-    require_positive("jamba", blocks=blocks, l=l, e=e)
+    refuse_unless_positive("jamba", blocks=blocks, l=l, e=e)
     word = mixer_word(l=l, ratio=ratio, attention_offset=attention_offset) * blocks
-    require(
+    refuse_unless(
         0 <= moe_offset < e, f"jamba: moe_offset={moe_offset} must lie in 0..e-1={e - 1} (e={e})"
     )
     mixers: dict[str, Mixer] = {"A": attention, "M": mamba}
@@ -82,17 +83,17 @@ def mixer_word(
     the spread for a > 1 is this workbench's own choice.
     """
     a, m = ratio
-    require(
+    refuse_unless(
         type(a) is int and type(m) is int and a >= 0 and m >= 0 and a + m > 0,
         f"jamba: ratio={ratio!r} must be two whole numbers (attention, Mamba), not both 0",
     )
     period = a + m
-    require(
+    refuse_unless(
         l % period == 0,
         f"jamba: ratio={a}:{m} needs a block length that is a multiple of {period}; got l={l}",
     )
     offset = period // 2 if attention_offset is None else attention_offset
-    require(
+    refuse_unless(
         0 <= offset < period,
         f"jamba: attention_offset={offset} must lie in 0..{period - 1} for ratio={a}:{m}",
     )

@@ -23,6 +23,24 @@ LARGEST = 2**63 - 1  # of a size; tensors and records count in int64
 T = TypeVar("T")
 
 
+class SpecError(ValueError):
+    """A model that was asked for cannot be. A search takes this for a refusal and goes on."""
+
+
+def refuse_unless(holds: bool, message: str) -> None:
+    """Raise SpecError(message) unless `holds`."""
+    if not holds:
+        raise SpecError(message)
+
+
+def refuse_unless_positive(owner: str, **fields: int | None) -> None:
+    """Raise SpecError for the first field that is neither None nor an integer of 1 or more."""
+    try:
+        require_positive(owner, **fields)
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+
+
 def require(holds: bool, message: str) -> None:
     """Raise ValueError(message) unless `holds`."""
     if not holds:
@@ -65,7 +83,7 @@ class Rope:
     theta: float = 10_000.0
 
     def __post_init__(self):
-        require(
+        refuse_unless(
             1 < self.theta < inf, f"Rope: theta={self.theta!r} must be larger than 1 and finite"
         )
 
@@ -80,8 +98,10 @@ class Attention:
     positions: Rope | None = None  # None: no positional encoding, as in Jamba
 
     def __post_init__(self):
-        require_positive("Attention", heads=self.heads, kv_heads=self.kv_heads, window=self.window)
-        require(
+        refuse_unless_positive(
+            "Attention", heads=self.heads, kv_heads=self.kv_heads, window=self.window
+        )
+        refuse_unless(
             self.heads % self.kv_heads == 0,
             f"Attention: kv_heads={self.kv_heads} must divide heads={self.heads}",
         )
@@ -99,14 +119,14 @@ class Mamba:
     dt_init: DtInit = DtInit.LOG_UNIFORM
 
     def __post_init__(self):
-        require_positive(
+        refuse_unless_positive(
             "Mamba",
             d_state=self.d_state,
             d_conv=self.d_conv,
             expand=self.expand,
             dt_rank=self.dt_rank,
         )
-        require(
+        refuse_unless(
             isinstance(self.dt_init, DtInit),
             f"Mamba: dt_init={self.dt_init!r} must be one of {', '.join(map(str, DtInit))}",
         )
@@ -129,7 +149,7 @@ class Mamba2:
     dt_init: DtInit = DtInit.LOG_UNIFORM
 
     def __post_init__(self):
-        require_positive(
+        refuse_unless_positive(
             "Mamba2",
             d_state=self.d_state,
             d_conv=self.d_conv,
@@ -137,7 +157,7 @@ class Mamba2:
             head_width=self.head_width,
             groups=self.groups,
         )
-        require(
+        refuse_unless(
             isinstance(self.dt_init, DtInit),
             f"Mamba2: dt_init={self.dt_init!r} must be one of {', '.join(map(str, DtInit))}",
         )
@@ -159,7 +179,7 @@ class MLP:
     hidden: int
 
     def __post_init__(self):
-        require_positive("MLP", hidden=self.hidden)
+        refuse_unless_positive("MLP", hidden=self.hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +192,10 @@ class MoE:
     renormalise: bool = False  # make the chosen weights sum to one, as Mixtral does; Jamba does not
 
     def __post_init__(self):
-        require_positive("MoE", hidden=self.hidden, n_experts=self.n_experts, top_k=self.top_k)
-        require(
+        refuse_unless_positive(
+            "MoE", hidden=self.hidden, n_experts=self.n_experts, top_k=self.top_k
+        )
+        refuse_unless(
             self.top_k <= self.n_experts,
             f"MoE: top_k={self.top_k} must lie in 1..n_experts={self.n_experts}",
         )
@@ -192,11 +214,11 @@ class Layer:
     feed_forward: FeedForward | None
 
     def __post_init__(self):
-        require(
+        refuse_unless(
             isinstance(self.mixer, Mixer),
             f"Layer: mixer={self.mixer!r} must be an Attention, a Mamba or a Mamba2",
         )
-        require(
+        refuse_unless(
             self.feed_forward is None or isinstance(self.feed_forward, FeedForward),
             f"Layer: feed_forward={self.feed_forward!r} must be an MLP, a MoE or None",
         )
@@ -213,12 +235,12 @@ class ModelSpec:
     norm_eps: float = 1e-6
 
     def __post_init__(self):
-        require_positive("ModelSpec", vocab=self.vocab, width=self.width)
-        require(
+        refuse_unless_positive("ModelSpec", vocab=self.vocab, width=self.width)
+        refuse_unless(
             type(self.layers) is tuple and len(self.layers) > 0,
             f"ModelSpec: layers={self.layers!r} must be a tuple of at least one Layer",
         )
-        require(
+        refuse_unless(
             0 < self.norm_eps < inf,
             f"ModelSpec: norm_eps={self.norm_eps!r} must be above 0 and finite",
         )
@@ -239,31 +261,35 @@ def stack(word: str, **kinds: Layer) -> tuple[Layer, ...]:
 
     Raises ValueError for an empty word and for a letter that names no layer.
     """
-    require(len(word) > 0, "stack: word='' must have at least one letter, one for each layer")
+    refuse_unless(len(word) > 0, "stack: word='' must have at least one letter, one for each layer")
     unknown = sorted(set(word) - kinds.keys())
-    require(not unknown, f"stack: word={word!r} uses {unknown}; known letters are {sorted(kinds)}")
+    refuse_unless(
+        not unknown, f"stack: word={word!r} uses {unknown}; known letters are {sorted(kinds)}"
+    )
     return tuple(kinds[letter] for letter in word)
 
 
 def _check_fit(layer: Layer, width: int, where: str) -> None:
     """Check what a layer cannot know alone: whether it fits the model's width."""
-    require(isinstance(layer, Layer), f"{where}={layer!r} must be a Layer")
+    refuse_unless(isinstance(layer, Layer), f"{where}={layer!r} must be a Layer")
     match layer.mixer:
         case Attention(heads=heads, positions=positions):
-            require(width % heads == 0, f"{where}.mixer: heads={heads} must divide width={width}")
-            require(
+            refuse_unless(
+                width % heads == 0, f"{where}.mixer: heads={heads} must divide width={width}"
+            )
+            refuse_unless(
                 positions is None or (width // heads) % 2 == 0,
                 f"{where}.mixer: Rope rotates pairs, so the head width "
                 f"{width // heads} (width={width} / heads={heads}) must be even",
             )
         case Mamba2(expand=expand, head_width=P, groups=groups):
             E = expand * width
-            require(
+            refuse_unless(
                 E % P == 0,
                 f"{where}.mixer: head_width={P} must divide the inner width {E} "
                 f"(expand={expand} x width={width})",
             )
-            require(
+            refuse_unless(
                 E // P % groups == 0,
                 f"{where}.mixer: groups={groups} must divide the {E // P} heads "
                 f"(inner width {E} / head_width={P})",

@@ -21,9 +21,9 @@ from sweeps import (
     trained_commands,
 )
 from sweeps.bench import cli as bench_cli
+from sweeps.command_line import command
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
-from sweeps.sweep import Sweep
 from sweeps.terminal import console
 from sweeps.trial.data.sources import PackagedText, TextFile
 from sweeps.trial.data.streams import pinned
@@ -231,14 +231,11 @@ def show_table(
     text_field: TextField = "text",
 ) -> None:
     """Print the table of a sweep from its records."""
-    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
-    sweep = folders.sweep_in(folder, name)
-    options.check_scale(sweep, scale)
-    if markdown and isinstance(sweep, Sweep):
-        trials = results.load(folder.name, folder=folder.parent, scale=scale)
-        print(table.as_markdown(trials, sweep.arms))
+    found = _report(name, scale, results_folder, text, dataset, text_field)
+    if markdown:
+        print(found.markdown())
     else:
-        console.print(report.table_of(sweep, scale, folder))
+        console.print(found.table())
 
 
 @app.command()
@@ -252,11 +249,11 @@ def plot(
     text_field: TextField = "text",
 ) -> None:
     """Draw the figures of a sweep from its records, as PNG and SVG beside them."""
-    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
-    sweep = folders.sweep_in(folder, name)
-    options.check_scale(sweep, scale)
-    for path in report.figures_of(sweep, scale, folder):
+    found = _report(name, scale, results_folder, text, dataset, text_field)
+    for path in found.draw():
         console.print(f"wrote {path}", highlight=False)
+    if said := table.not_shown(found.left_out):
+        console.print(said, highlight=False)
 
 
 @app.command(name="export")
@@ -302,6 +299,23 @@ def write_docs() -> None:
     for path, text in docs.pages(Path()).items():
         path.write_text(text)
         console.print(f"wrote {path}", markup=False)
+
+
+def _report(
+    name: str, scale: str, results_folder: Path, text: str, dataset: str, text_field: str
+) -> report.Report:
+    """Return what the records of a sweep show. Raises LookupError where there are none."""
+    folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    sweep = folders.sweep_in(folder, name)
+    options.check_scale(sweep, scale)
+    try:
+        return report.of_sweep(sweep, scale, folder)
+    except results.NoRecordsError as missing:
+        words = [
+            (option, value) for option, value in (("--text", text), ("--dataset", dataset)) if value
+        ]
+        how = [name, "--scale", scale, *(word for pair in words for word in pair)]
+        raise missing.made_by(command("sweeps", "run", *how)) from None
 
 
 def _job(

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
-from sweeps import options, readiness, results
+from sweeps import late_terms, options, readiness, results
 from sweeps.command_line import command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
@@ -57,6 +57,8 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
         work(job, plan, study, console)
     elif failed := launch([sys.executable, "-m", "sweeps", *words], workers, gpus=_gpus(job)):
         raise SystemExit(failed)
+    if lost := studies.given_up(study, plan):
+        console.print(lost, highlight=False, soft_wrap=True)
     show(plan, Ledger(job.records), console)
 
 
@@ -77,13 +79,21 @@ def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
     _make_ready(job, plan, console)
     with saying("making the study and compiling kernels", _line(console)):
         jobs.keep(job)
-        return _prepared(job, plan, _made(job, url))
+        return _prepared(job, plan, _made(job, url), _line(console))
 
 
-def _prepared(job: Job, plan: Plan, storage: BaseStorage) -> Study:
+def _prepared(job: Job, plan: Plan, storage: BaseStorage, say: Callable[[str], None]) -> Study:
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
+    ledger = Ledger(job.records)
+    late = [*late_terms.of_running(job, study), *late_terms.of_finished(job, plan, ledger)]
     jobs.attach(study, job)
-    studies.restore(study, plan, Ledger(job.records))
+    if cancelled := studies.cancel_beyond(study, plan):
+        late.append(f"{cancelled} waiting trials are cancelled: the search has fewer places now")
+    studies.restore(study, plan, ledger)
+    if isinstance(plan, Hunt):
+        late += [f"not taken over: {said}" for said in studies.left_out(plan, ledger)]
+    for sentence in late:
+        say(sentence)
     process.warm_up(job.engine)
     return study
 
@@ -257,10 +267,10 @@ def rebuild(job: Job, *, storage: str, console: Console) -> None:
 
 
 def show(plan: Plan, ledger: Ledger, console: Console) -> None:
-    """Print what the records tell of this plan and save its figures beside them."""
-    shown, paths = report.of_plan(plan, ledger)
-    console.print(shown)
-    for path in paths:
+    """Print what the records tell of this plan, then save its figures beside them."""
+    found = report.of_plan(plan, ledger)
+    console.print(found.table())
+    for path in found.draw():
         console.print(f"wrote {path}", highlight=False, markup=False)
     console.print(
         f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r})",

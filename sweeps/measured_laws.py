@@ -115,10 +115,10 @@ def _training_memory(row: pd.Series) -> float:
 
 def _by_arm(trials: pd.DataFrame) -> pd.DataFrame:
     """Return one row an arm: medians over seeds, and m, the number of Mamba layers."""
-    whole = results.complete(trials)
-    table = whole.groupby("arm").median(numeric_only=True)
-    table["m"] = whole.groupby("arm")["spec"].first().map(_mamba_layers)
-    return table
+    arms = results.by_arm(trials)
+    table = arms.median(numeric_only=True)
+    table["m"] = arms["spec"].first().map(_mamba_layers)
+    return table.sort_index()
 
 
 def _mamba_layers(spec_json: str) -> int:

@@ -43,13 +43,19 @@ def chosen(trials: pd.DataFrame) -> dict[str, float]:
     """Return the rate of each ratio: the smallest whose loss is within MARGIN of the least.
 
     The loss is held-out bits per byte, mean over domains. Trials that diverged lose. Warns where
-    the least loss lies at an edge of the grid, since a better rate may then lie outside.
+    the least loss lies at an edge of the grid, since a better rate may then lie outside. Raises
+    ValueError where a ratio has two trials at one rate.
     """
     rows = results.complete(trials)
     columns = [f"valid_bits_per_byte.{key}" for key in results.keys(rows, "valid_bits_per_byte")]
     table = pd.DataFrame(
         {"ratio": rows["ratio"], "lr": _rates(rows), "loss": rows[columns].mean(axis=1)}
     )
+    if table.duplicated(["ratio", "lr"]).any():
+        raise ValueError(
+            "ratio-lr: a ratio has two trials at one rate, which are not of one design; "
+            "`sweeps.results.newest(trials)` takes those that ran last"
+        )
     found = {}
     for ratio_name, group in table.groupby("ratio"):
         best = group.sort_values("loss").iloc[0]

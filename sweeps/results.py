@@ -3,6 +3,7 @@
     from sweeps import results
     trials = results.load("ratio", folder=results.PUBLISHED)     # one row a trial
     curves = results.curves("ratio", folder=results.PUBLISHED)   # one row a step
+    results.by_arm(trials)["decode_ms.1024"].median()            # of one design, or an error
 
 A column that maps a domain or a context to a number becomes one column each, named
 `valid_bits_per_byte.books` or `decode_ms.1024`. docs/results.md lists all columns.
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
+from sweeps import designs
 from sweeps.trial import records
 from sweeps.trial.record import Outcome, Record
 
@@ -25,6 +28,33 @@ HELD_OUT = {  # of text and of tasks; a trial has one of them
 }
 
 
+GENERAL = "`python -m sweeps run` with the name or file of a sweep"
+
+
+class NoRecordsError(LookupError):
+    """A folder holds no records of a sweep at a scale. The message says which records there are.
+
+    `makes` is the command that makes some, in backticks.
+    """
+
+    def __init__(self, sweep: str, folder: Path, scale: str | None, *, makes: str = GENERAL):
+        self.sweep, self.folder, self.scale = sweep, folder, scale
+        others = [path.name for path in sweeps(folder)]
+        of_scale = f" of scale {scale!r}" if scale else ""
+        if scale and sweep in others:
+            scales = dict.fromkeys(record.scale for record in records.read(folder / sweep))
+            of_scale += f", only of {', '.join(map(str, scales))},"
+        super().__init__(
+            f"no records of {sweep!r}{of_scale} under {folder}; there are: "
+            f"{', '.join(others) or 'none'}. {makes} makes some, or read the committed ones with "
+            f"folder={str(PUBLISHED)!r}"
+        )
+
+    def made_by(self, command: str) -> "NoRecordsError":
+        """Return the same error with the command that makes the records."""
+        return NoRecordsError(self.sweep, self.folder, self.scale, makes=f"`{command}`")
+
+
 def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) -> pd.DataFrame:
     """Return the trials of `sweep` under `folder`, one row each, whatever their outcome.
 
@@ -33,7 +63,7 @@ def load(sweep: str, *, folder: Path | str = LOCAL, scale: str | None = None) ->
     found = records.read(Path(folder) / sweep)
     rows = [flatten(r) for r in found if scale in (None, r.scale)]
     if not rows:
-        raise LookupError(nothing(sweep, Path(folder), scale))
+        raise NoRecordsError(sweep, Path(folder), scale)
     return pd.DataFrame(rows)
 
 
@@ -56,7 +86,7 @@ def curves(sweep: str, *, folder: Path | str = LOCAL) -> pd.DataFrame:
     """Return the training curves of `sweep`, one row a step; `run_id` and `attempt` join `load`."""
     table = records.read_curves(Path(folder) / sweep)
     if table.num_rows == 0:
-        raise LookupError(nothing(sweep, Path(folder), None))
+        raise NoRecordsError(sweep, Path(folder), None)
     return table.to_pandas()
 
 
@@ -68,6 +98,23 @@ def sweeps(folder: Path) -> list[Path]:
 def complete(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the rows whose trial ran to its end."""
     return trials[trials["outcome"] == Outcome.COMPLETE.value]
+
+
+def by_arm(trials: pd.DataFrame) -> DataFrameGroupBy:
+    """Return the complete trials grouped by arm, the seeds of one design each, each seed once.
+
+    Raises ValueError, saying what differs, where an arm's trials have several models or recipes, or
+    where the trials differ in their text, device, ops, compilation, processes, precision or torch.
+    """
+    return designs.one(complete(trials)).groupby("arm", sort=False)
+
+
+def newest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the complete trials that are comparable with the one that ran last.
+
+    They have its scale, text and setting, and the model and recipe that each arm had last.
+    """
+    return designs.newest(complete(trials))
 
 
 def keys(trials: pd.DataFrame, column: str) -> list[str]:
@@ -90,17 +137,3 @@ def flatten(record: Record) -> dict[str, Any]:
         else:
             row[name] = str(value) if isinstance(value, Outcome) else value
     return row
-
-
-def nothing(sweep: str, folder: Path, scale: str | None) -> str:
-    """Say that there are no records, which there are, and what makes some."""
-    others = [path.name for path in sweeps(folder)]
-    of_scale = f" of scale {scale!r}" if scale else ""
-    if scale and sweep in others:
-        scales = dict.fromkeys(record.scale for record in records.read(folder / sweep))
-        of_scale += f", only of {', '.join(map(str, scales))},"
-    return (
-        f"no records of {sweep!r}{of_scale} under {folder}; there are: "
-        f"{', '.join(others) or 'none'}. `python -m sweeps run` with the name or file of a sweep "
-        f"makes some, or read the committed ones with folder={str(PUBLISHED)!r}"
-    )

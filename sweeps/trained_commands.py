@@ -110,16 +110,20 @@ def evaluate(
         _needle(found, scorer, start, sizes, results_folder)
         return
     rows = []
-    with saying("loading lm-eval", say) as log:
-        harness = importlib.import_module("sweeps.eval.harness")
-        lm = importlib.import_module("sweeps.eval.adapter").WorkbenchLM(found, scorer, tell=log.now)
-        log.now("reading the records of the tasks")
-        for scores in harness.run(lm, chosen, start, folder=data, limit=limit or None):
-            rows += scores
-            path = record.write(scores, scores[0].task, results_folder)
-            say(f"wrote {path}")
-            log.said()
-    console.print(table.scores(rows))
+    try:
+        with saying("loading lm-eval", say) as log:
+            harness = importlib.import_module("sweeps.eval.harness")
+            adapter = importlib.import_module("sweeps.eval.adapter")
+            lm = adapter.WorkbenchLM(found, scorer, tell=log.now)
+            log.now("reading the records of the tasks")
+            for scores in harness.run(lm, chosen, start, folder=data, limit=limit or None):
+                rows += scores
+                path = record.write(scores, scores[0].task, results_folder)
+                say(f"wrote {path}")
+                log.said()
+    finally:  # also what could not be written, or came before an error
+        if rows:
+            console.print(table.scores(rows))
 
 
 def _refuse(options: dict[str, Any], asked: Suite) -> None:
@@ -137,11 +141,12 @@ def _needle(
             rows.append(row)
             say(f"context {row.context}, depth {row.depth:.2f}: {row.exact:.2f} exact")
             log.said()
-    path = record.write(rows, Suite.NEEDLE, results_folder)
-    figure = needle_figure.draw(record.as_table(rows).to_pandas())
-    paths = figures.save(figure, path.with_suffix(""))
     console.print(table.needles(rows))
-    print_lines([table.what_needles_show(rows), *(f"wrote {x}" for x in (path, *paths))])
+    print_lines([table.what_needles_show(rows)])
+    path = record.write(rows, Suite.NEEDLE, results_folder)
+    print_lines([f"wrote {path}"])
+    figure = needle_figure.draw(record.as_table(rows).to_pandas())
+    print_lines([f"wrote {x}" for x in figures.save(figure, path.with_suffix(""))])
 
 
 def _need_lm_eval() -> None:

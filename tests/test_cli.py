@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from ablations import run as ablations_run
@@ -78,7 +79,7 @@ def test_text_of_ones_own_is_one_option_away(asked):
         ("table ratio --text absent.txt", "there is no file or folder"),
         ("table ratio@my-0a1b2c3d --text my.txt", "leave out --text"),
         ("table ratio --results nowhere", "no records of 'ratio' of scale 'cpu' under nowhere"),
-        ("plot ratio --results nowhere", "`python -m sweeps run` with the name or file of a sweep"),
+        ("plot ratio --results nowhere", "`python -m sweeps run ratio --scale cpu` makes some"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):
@@ -105,6 +106,88 @@ def test_a_missing_corpus_package_names_the_command_that_installs_it(tmp_path, m
 def test_generated_pages_are_current(monkeypatch):
     for path, text in docs.pages(ROOT).items():
         assert (ROOT / path).read_text() == text, f"{path} is stale: run `make docs`"
+
+
+BASES = {
+    "run": "run ratio",
+    "worker": "worker ratio-cpu-1a2b3c4d",
+    "submit": "submit S --storage postgresql://h/n",
+    "rebuild": "rebuild ratio",
+    "status": "status ratio",
+    "table": "table ratio",
+    "plot": "plot ratio",
+    "proxy": "proxy --storage postgresql://h/n",
+}
+OTHER = [  # of each of these commands, each option with another value
+    *[("run", x) for x in ("--scale smoke", "--device cpu", "--ops torch", "--compile on")],
+    *[("run", x) for x in ("--results r", "--storage s", "--workers 0", "--time-limit 1")],
+    *[("run", x) for x in ("--memory-limit 1GB", "--keep-weights", "--text a.txt")],
+    *[("run", x) for x in ("--dataset a/b", "--text a.txt --text-field x")],
+    *[("worker", x) for x in ("--storage s", "--results r")],
+    *[("submit", x) for x in ("--storage grpc://h:1", "--workers 2", "--logs l", "--option a=b")],
+    *[("rebuild", x) for x in ("--scale smoke", "--device cpu", "--ops torch", "--compile on")],
+    *[("rebuild", x) for x in ("--results r", "--storage s", "--text a.txt", "--dataset a/b")],
+    ("rebuild", "--dataset a/b --text-field x"),
+    *[("status", x) for x in ("--scale smoke", "--results r", "--storage s", "--watch")],
+    *[("table", x) for x in ("--scale smoke", "--results r", "--markdown")],
+    *[("plot", x) for x in ("--scale smoke", "--results r")],
+    *[("proxy", x) for x in ("--storage grpc://h:1", "--host h", "--port 1")],
+]
+SEAMS = (
+    *((cli.execute, x) for x in ("execute", "help_with", "submit_workers", "rebuild", "look")),
+    *((cli.status_report, x) for x in ("watch", "as_rich")),
+    *((cli.report, x) for x in ("of_sweep",)),
+    (cli, "serve"),
+)
+
+
+@pytest.fixture
+def effects(monkeypatch):
+    """Return what runs a command line and returns all that it asked for, as text."""
+    calls = []
+
+    class Anything:
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self, *arguments, **options):
+            options.pop("console", None)
+            said = [x for x in arguments if isinstance(x, (str, Path, int, bool, Job))]
+            calls.append(f"{self.name} {said} {options}")
+            return [("study", self)] if self.name == "look" else self
+
+        def __getattr__(self, name):
+            return Anything(name) if not name.startswith("__") else super().__getattribute__(name)
+
+        def __iter__(self):
+            return iter(())
+
+    for module, name in SEAMS:
+        monkeypatch.setattr(module, name, Anything(name))
+
+    def effects_of(command: str) -> str:
+        calls.clear()
+        result = invoke(command)
+        assert calls, result.output
+        return "\n".join(calls)
+
+    return effects_of
+
+
+@pytest.mark.parametrize(("command", "option"), OTHER)
+def test_another_value_of_an_option_asks_for_something_else(command, option, effects):
+    base = BASES[command]
+    if "--text-field" in option:
+        base, option = f"{base} {option.partition(' --text-field')[0]}", "--text-field x"
+    assert effects(f"{base} {option}") != effects(base)
+
+
+def test_no_option_of_these_commands_is_left_out():
+    commands = typer.main.get_command(cli.app).commands
+    for name in BASES:
+        options = {o for p in commands[name].params for o in p.opts if o.startswith("--")}
+        tried = {word for c, x in OTHER if c == name for word in x.split() if word.startswith("--")}
+        assert tried == options - {"--help"}, name
 
 
 def test_the_map_of_the_readme_names_every_module():

@@ -236,27 +236,30 @@ def test_rows_come_back_and_are_shown(monkeypatch, tmp_path):
 # --- the figure
 
 
+def bench_row(ratio: str, run_id: str = "first") -> Row:
+    where = replace(record.origin(setting_of(ratio), "bench"), run_id=run_id)
+    return Row(
+        **vars(where),
+        **vars(ROOF),
+        contender="ours (cpu)",
+        phase=Phase.PREFILL,
+        context=1024,
+        status=Status.TIMED,
+        notes=[],
+        baseline="ours (cpu)",
+        call_tokens=1024,
+        median_s=0.2,
+        low_s=0.1,
+        high_s=0.4,
+    )
+
+
 @pytest.fixture
 def files(monkeypatch, tmp_path) -> list[Path]:
     """Bench files of three ratios and a limits file of two, with made-up times."""
     found = []
     for index, ratio in enumerate(RATIOS):
-        setting = setting_of(ratio)
-        where = replace(record.origin(setting, "bench"), run_id=f"2026-{index}")
-        base = Row(
-            **vars(where),
-            **vars(ROOF),
-            contender="ours (cpu)",
-            phase=Phase.PREFILL,
-            context=1024,
-            status=Status.TIMED,
-            notes=[],
-            baseline="ours (cpu)",
-            call_tokens=1024,
-            median_s=0.2,
-            low_s=0.1,
-            high_s=0.4,
-        )
+        base = bench_row(ratio, run_id=f"2026-{index}")
         longer = replace(base, context=4096, call_tokens=4096, median_s=1.0, high_s=1.6)
         peer = replace(base, contender="peer", median_s=9.0)
         decode = replace(base, phase=Phase.DECODE, call_tokens=32)
@@ -296,8 +299,29 @@ def test_points_that_cannot_be_compared_are_not_drawn_together(files):
     rows = figure.read(files)
     for column, other in (("machine", "another"), ("width", 17), ("precision", "bf16")):
         mixed = pd.concat([rows, rows.assign(**{column: other})])
-        with pytest.raises(ValueError, match="one machine, size and context"):
+        with pytest.raises(ValueError, match="one machine, model"):
             figure.throughput(mixed)
+
+
+CHANGED = {
+    "spec": lambda row: replace(row, spec=re.sub(r'"hidden": \d+', '"hidden": 56', row.spec)),
+    "trained_batch": lambda row: replace(row, batch=row.batch + 1),
+    "contender": lambda row: replace(row, contender="other", baseline="other"),
+    "git_commit": lambda row: replace(row, git_commit="another"),
+}
+
+
+@pytest.mark.parametrize("column", CHANGED)
+def test_one_line_is_of_one_model_batch_back_end_and_commit(column, tmp_path):
+    row = bench_row("1:0")
+    again = CHANGED[column](replace(row, run_id="again", started_utc="2027"))
+    assert again != replace(row, run_id="again", started_utc="2027")
+    paths = [record.write([x], tmp_path / "more") for x in (row, again)]
+    with pytest.raises(ValueError, match=f"line 1:0, prefill, is of one .* given .*{column}"):
+        figure.read(paths)
+    plain = replace(row, run_id="plain", started_utc="2027", median_s=7.0)
+    (point,) = figure.read([paths[0], record.write([plain], tmp_path / "more")])["median_s"]
+    assert point == 7.0  # measured again: the last
 
 
 def test_files_with_nothing_to_draw_are_named(tmp_path):

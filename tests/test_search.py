@@ -6,6 +6,7 @@ One file: all of it plays the same small search.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
@@ -15,7 +16,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FixedTrial, TrialState, create_trial
 
 from hybrid import cost
-from hybrid.spec import MLP, Layer, ModelSpec
+from hybrid.spec import MLP, Layer, ModelSpec, SpecError
 from sweeps import tradeoff
 from sweeps.plans import pareto
 from sweeps.plans.objectives import (
@@ -47,7 +48,7 @@ STEPS = 8
 def suggest(trial, scale) -> tuple[ModelSpec, Recipe]:
     layers = trial.suggest_int("layers", 1, 4)
     if layers == 4:
-        raise ValueError("four layers cannot be")
+        raise SpecError("four layers cannot be")
     lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)
     base = SPECS["mixer-mamba"]
     layer = Layer(mixer=base.layers[0].mixer, feed_forward=MLP(hidden=8))
@@ -154,6 +155,16 @@ def test_a_point_over_budget_is_refused_before_anything_is_asked_for():
 def test_a_combination_that_cannot_be_is_refused_with_its_own_reason():
     with pytest.raises(Refused, match="four layers cannot be"):
         hunt().play(FixedTrial(params(4)), Bench(lambda point: 1.0), list)
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, TypeError, ZeroDivisionError])
+def test_a_mistake_in_a_persons_suggest_is_no_refusal(kind):
+    def wrong(trial, scale):
+        raise kind("a mistake")
+
+    with pytest.raises(kind, match="a mistake") as caught:
+        hunt(suggest=wrong).play(FixedTrial(params(2)), Bench(lambda point: 1.0), list)
+    assert caught.traceback[-1].path == Path(__file__)
 
 
 def test_budgets_of_memory_and_experts_are_those_of_the_cost_model():

@@ -98,10 +98,10 @@ def bench(
     work = partial(run.run, setting, names, memory=memory, command=typed(), say=say)
     with saying("measuring", say):
         rows = in_process(work, parent=True)
-    path = record.write(rows, results)
     frame = record.as_frame(rows)
     console.print(table.as_rich(frame, f"{setting.device.type}, {setting.precision}"))
-    print_lines([*table.notes(frame), table.machine(frame), f"wrote {path}"])
+    print_lines([*table.notes(frame), table.machine(frame)])
+    print_lines([f"wrote {record.write(rows, results)}"])  # last: what was measured is printed
 
 
 def profile_step(
@@ -138,7 +138,6 @@ def profile_step(
     work = partial(profile.run, setting, name, steps=steps, label=label, command=typed())
     with saying("profiling training steps", say):
         rows = in_process(work)
-    path = record.write(rows, results)
     shown = Table(title=f"one training step of {name}: {1e3 * rows[0].step_s:,.1f} ms profiled")
     for heading in ("part", "share", "ms", "calls"):
         shown.add_column(heading, justify="right")
@@ -147,7 +146,7 @@ def profile_step(
             row.part, f"{100 * row.share:.1f}%", f"{1e3 * row.part_s:.2f}", f"{row.calls:.0f}"
         )
     console.print(shown)
-    print_lines([f"wrote {path}"])
+    print_lines([f"wrote {record.write(rows, results)}"])
 
 
 def largest_batch(
@@ -207,10 +206,10 @@ def largest_batch(
         name = entries.chosen([ops] if ops else (), False, where, [compiled])[0]
     with saying("measuring", say):
         rows = limits.run(settings, name, bounds, command=typed(), say=say)
-    path = record.write(rows, results)
     frame = record.as_frame(rows)
     console.print(limits_table.as_rich(frame, f"{name}, {where.type}, {settings[0].precision}"))
-    print_lines([*limits_table.notes(frame), limits_table.provenance(frame), f"wrote {path}"])
+    print_lines([*limits_table.notes(frame), limits_table.provenance(frame)])
+    print_lines([f"wrote {record.write(rows, results)}"])
 
 
 def draw(

@@ -17,14 +17,19 @@ from hybrid import codec
 from hybrid.jamba import parse_ratio
 from hybrid.spec import ModelSpec, require
 from hybrid.units import count_text
-from sweeps.bench import limits, profile, record
+from sweeps.bench import record
 from sweeps.bench.limits import LimitRow
-from sweeps.bench.record import Row, Status
+from sweeps.bench.profile import PartRow
+from sweeps.bench.record import Origin, Row, Status
 from sweeps.bench.setting import Phase
 from sweeps.show.figures import STYLE, label, look, spell_out, spread_labels
 
 # Equal in all rows, or their points are not comparable.
-ALIKE = ["machine", "threads", "precision", "width", "depth", "vocab"]
+ALIKE = ["machine", "threads", "device", "precision", "width", "hidden", "depth", "vocab"]
+# Equal in all rows of one line; that of `limits` is of several batches.
+LINE = ["ratio", "phase", "limits"]
+ALIKE_IN_LINE = ["contender", "git_commit", "spec", "trained_batch"]
+KINDS = (Row, LimitRow, PartRow)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +71,19 @@ PANELS = (
 def read(files: Sequence[Path]) -> pd.DataFrame:
     """Return what is drawn of these files: a row for each point, the last measured of each.
 
-    Raises LookupError where nothing in them was timed.
+    Raises LookupError where nothing in them was timed, and ValueError where the points of one line
+    are of several models, batches of training, back ends or commits.
     """
-    parts = [_points(path) for path in files if not path.name.startswith(profile.PREFIX)]
+    kinds = {path: record.kind_of(path, KINDS) for path in files}
+    parts = [_points(path, kind) for path, kind in kinds.items() if kind is not PartRow]
     rows = pd.concat(parts) if parts else pd.DataFrame()
     if not len(rows):
         raise LookupError(
             "the figure needs files of `python -m sweeps bench` or `python -m sweeps limits` with "
             f"something timed; given {', '.join(map(str, files)) or 'none'}"
         )
+    for name, line in rows.groupby(LINE):
+        _require_one(line[ALIKE_IN_LINE], f"the line {name[0]}, {name[1]}, is")
     rows = rows.sort_values("started_utc", kind="stable")
     return rows.drop_duplicates(["ratio", "phase", "limits", "x"], keep="last")
 
@@ -84,8 +93,8 @@ def throughput(rows: pd.DataFrame) -> Figure:
 
     Raises ValueError for rows of several machines or sizes, or of limits after several contexts.
     """
-    _require_one(rows[ALIKE])
-    _require_one(rows[rows["limits"]][["context"]])
+    _require_one(rows[ALIKE], "the figure is")
+    _require_one(rows[rows["limits"]][["context"]], "the figure is")
     ratios = sorted(rows["ratio"].unique(), key=_attention_share, reverse=True)
     panels = [panel for panel in PANELS if len(_of(rows, panel))]
     with mpl.rc_context(STYLE):
@@ -98,10 +107,10 @@ def throughput(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _points(path: Path) -> pd.DataFrame:
+def _points(path: Path, kind: type[Origin]) -> pd.DataFrame:
     """Return the timed points of one file with columns ratio, x, low, middle and high."""
-    of_limits = path.name.startswith(limits.PREFIX)
-    frame = record.read(path, LimitRow if of_limits else Row)
+    of_limits = kind is LimitRow
+    frame = record.read(path, kind)
     drawn = [panel.phase for panel in PANELS if panel.limits == of_limits]
     frame = frame[(frame["status"] == Status.TIMED) & frame["phase"].isin(drawn)]
     if not of_limits:
@@ -113,6 +122,8 @@ def _points(path: Path) -> pd.DataFrame:
         width=[spec.width for spec in specs],
         depth=[len(spec.layers) for spec in specs],
         vocab=[spec.vocab for spec in specs],
+        hidden=[_hidden(spec) for spec in specs],
+        trained_batch=None if of_limits else frame["batch"],
         limits=of_limits,
         x=frame["batch" if of_limits else "context"],
         low=tokens / frame["high_s"],
@@ -149,9 +160,18 @@ def _short(number: float) -> str:
     return f"{number / 1024:.0f}K" if number >= 1024 and number % 1024 == 0 else f"{number:.0f}"
 
 
-def _require_one(rows: pd.DataFrame) -> None:
-    found = rows.drop_duplicates().to_dict("records")
-    require(len(found) <= 1, f"the figure is of one machine, size and context; given {found}")
+def _hidden(spec: ModelSpec) -> str:
+    """Return the widths inside the feed-forwards."""
+    widths = {layer.feed_forward.hidden for layer in spec.layers if layer.feed_forward is not None}
+    return ", ".join(map(str, sorted(widths)))
+
+
+def _require_one(rows: pd.DataFrame, what: str) -> None:
+    """Raise ValueError, with the values of each column that differs, unless all rows are equal."""
+    found = {str(c): list(dict.fromkeys(map(str, rows[c]))) for c in rows}
+    differ = {column: values for column, values in found.items() if len(values) > 1}
+    said = "; ".join(f"{column} {' and '.join(values)}" for column, values in differ.items())
+    require(not differ, f"{what} of one machine, model, context and commit; given {said}")
 
 
 def _attention_share(ratio: str) -> float:
@@ -163,6 +183,8 @@ def _title(rows: pd.DataFrame) -> str:
     row, params = rows.iloc[-1], rows["params"]
     sizes = dict.fromkeys(count_text(number) for number in (params.min(), params.max()))
     who = ", ".join(dict.fromkeys(rows["contender"]))
+    commits = [str(commit)[:8] for commit in dict.fromkeys(rows["git_commit"])]
+    who += f", commits {', '.join(commits)}" if len(commits) > 1 else ""
     return (
         f"attention:Mamba layers; {' to '.join(sizes)} parameters, {who}, {row['machine']}, "
         f"{row['precision']}; bands are quartiles"

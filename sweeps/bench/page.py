@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeps.bench import limits, limits_table, profile
+from sweeps.bench import limits_table
 from sweeps.bench.clock import COLD_S
 from sweeps.bench.limits import LimitRow
 from sweeps.bench.profile import PartRow
-from sweeps.bench.record import FOLDER, Origin, Row, read
+from sweeps.bench.record import FOLDER, Origin, Row, kind_of, read
 from sweeps.bench.table import as_markdown
 
 HEAD = f"""# Speed beside other implementations
@@ -28,8 +28,7 @@ contenders have the settings of heap and threads that a trial has (`sweeps/worke
 which a program of its own would have to set. Runs of one machine kind differ: these machines are
 shared, and quartiles far from the median mean that something else was running.
 """
-# What the rows of a file are, by the beginning of its name; else they are a benchmark's.
-KINDS: dict[str, type[Origin]] = {profile.PREFIX: PartRow, limits.PREFIX: LimitRow}
+KINDS = (Row, PartRow, LimitRow)
 NOT_MEASURED = "Not measured.\n"
 NO_GPU = "Not measured on a GPU.\n"
 LIMITS_HEAD = """Each with a model of its own, the batch doubled. A training step is timed as above;
@@ -64,7 +63,7 @@ def read_all(folder: Path) -> dict[type[Origin], list[pd.DataFrame]]:
     """Return all files of a folder by the kind of their rows, the oldest first."""
     found = defaultdict[type[Origin], list[pd.DataFrame]](list)
     for path in sorted(folder.glob("*.parquet")):
-        kind = next((KINDS[prefix] for prefix in KINDS if path.name.startswith(prefix)), Row)
+        kind = kind_of(path, KINDS)
         found[kind].append(read(path, kind))
     return found
 

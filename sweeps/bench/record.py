@@ -1,11 +1,12 @@
 """Row: one contender in one phase, as one row of Parquet; one file is one run of the command.
 
-    results/local/bench/20260101T120000-1a2b3c4d.parquet            time and commit
-    results/local/bench/profile-20260101T120000-1a2b3c4d.parquet    sweeps/bench/profile.py
-    results/local/bench/limits-20260101T120000-1a2b3c4d.parquet     sweeps/bench/limits.py
+    results/local/bench/20260101T120000-1a2b3c4d-5e6f7a8b.parquet           time, commit, digits
+    results/local/bench/profile-20260101T120000-1a2b3c4d-5e6f7a8b.parquet   sweeps/bench/profile.py
+    results/local/bench/limits-20260101T120000-1a2b3c4d-5e6f7a8b.parquet    sweeps/bench/limits.py
 
 Files are written by sweeps/trial/parquet.py. What was not measured is null. A contender that is
-absent, fails or differs has a row that says so.
+absent, fails or differs has a row that says so. The columns of a file say of which kind its rows
+are, not its name.
 """
 
 import typing
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -120,7 +122,7 @@ def origin(setting: Setting, command: str, prefix: str = "") -> Origin:
     started = provenance.now_utc()
     stamp = started.partition("+")[0].replace("-", "").replace(":", "")
     return Origin(
-        run_id=f"{prefix}{stamp}-{(commit or 'nocommit')[:8]}",
+        run_id=f"{prefix}{stamp}-{(commit or 'nocommit')[:8]}-{uuid4().hex[:8]}",
         started_utc=started,
         command=command,
         git_commit=commit,
@@ -154,6 +156,19 @@ def read(path: Path, kind: type[Origin]) -> pd.DataFrame:
     """Return one run, one row as one line; ValueError if the file is not one of `kind`."""
     with reading(path):
         return pq.read_table(path, schema=schema_of(kind)).to_pandas()
+
+
+def kind_of(path: Path, kinds: Sequence[type[Origin]]) -> type[Origin]:
+    """Return the class whose columns a file has; ValueError, naming the file, for none of them."""
+    try:
+        columns = set(pq.read_schema(path).names)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no file of records: {error}") from None
+    found = [kind for kind in kinds if columns >= set(schema_of(kind).names)]
+    if len(found) != 1:
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{path} has the columns of none of {names}")
+    return found[0]
 
 
 def as_frame(rows: Sequence[Origin]) -> pd.DataFrame:

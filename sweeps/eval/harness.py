@@ -22,7 +22,7 @@ from hybrid.spec import require
 from sweeps.eval import data
 from sweeps.eval.adapter import MOST_TOKENS, WorkbenchLM
 from sweeps.eval.data import Local
-from sweeps.eval.record import Origin, Score
+from sweeps.eval.record import Origin, Score, sha256_of
 from sweeps.eval.suite import Benchmark, Suite
 
 OURS = Path(__file__).parent / "tasks"
@@ -200,6 +200,7 @@ def _scores(
             shots_from=config.fewshot_split or config.training_split or evaluated,
             evaluated=evaluated,
             data=where,
+            data_sha256=sha256_of([*task.task_docs, *task.sampler.df]),
             metric=metric,
             filter=filtered,
             value=float(values[f"{metric},{filtered}"]),

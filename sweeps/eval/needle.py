@@ -18,7 +18,7 @@ from typing import Any
 
 from hybrid import codec
 from hybrid.spec import require
-from sweeps.eval.record import NeedleScore, Origin
+from sweeps.eval.record import NeedleScore, Origin, sha256_of
 from sweeps.eval.scoring import Request, Scorer
 from sweeps.speech import continue_ids
 from sweeps.trained import Trained, Words
@@ -93,7 +93,9 @@ def run(trained: Trained, scorer: Scorer, start: Origin, sizes: Sizes) -> Iterat
         "or a smaller --context",
     )
     source = sizes.source
-    hay = _hay(trained.words, source, max(sizes.contexts) + 1)
+    texts = _held_out(source)
+    hay = _hay(trained.words, texts, source, max(sizes.contexts) + 1)
+    text_sha256 = sha256_of(texts)
     for context in sizes.contexts:
         for depth in sizes.places:
             began = time.monotonic()
@@ -104,6 +106,7 @@ def run(trained: Trained, scorer: Scorer, start: Origin, sizes: Sizes) -> Iterat
             yield NeedleScore(
                 **vars(start),
                 source=codec.dumps(source),
+                text_sha256=text_sha256,
                 context=context,
                 depth=depth,
                 n=len(seen),
@@ -156,11 +159,15 @@ def look(trained: Trained, scorer: Scorer, hidden: Hidden) -> Seen:
     )
 
 
-def _hay(words: Words, source: Source, least: int) -> list[int]:
-    """Return tokens of held-out text, as many as there are; ValueError for fewer than `least`."""
+def _held_out(source: Source) -> list[str]:
+    """Return the documents of a text that nothing is trained on or chosen by."""
     with reading_source(source):
         documents = split_by_group(without_duplicates(READERS[type(source)](source)))[Split.TEST]
-    texts = (f"{document.text}\n\n" for document in documents)
+    return [f"{document.text}\n\n" for document in documents]
+
+
+def _hay(words: Words, texts: Sequence[str], source: Source, least: int) -> list[int]:
+    """Return tokens of held-out text, as many as there are; ValueError for fewer than `least`."""
     ids = list(chain.from_iterable(map(words.encode_more, texts)))
     require(
         len(ids) >= least,

@@ -3,11 +3,14 @@
     results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-hellaswag.parquet  Scores, one a metric
     results/local/eval/20260101T120000-1a2b3c4d-5e6f7a8b-needle.parquet     NeedleScores, one a cell
 
-Files are written by sweeps/trial/parquet.py. What was not measured is null.
+Files are written by sweeps/trial/parquet.py. What was not measured is null. The columns of a file
+say of which class its rows are, not its name.
 """
 
+import hashlib
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,12 @@ from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from hybrid import codec, cost
+from hybrid.model import HybridLM
 from sweeps.eval.scoring import Scorer
-from sweeps.eval.suite import Suite
 from sweeps.trained import Trained
 from sweeps.trial import provenance
 from sweeps.trial.columns import Change, Columns, column, columns_of
@@ -40,6 +44,9 @@ class Origin:
     started_utc: str = column("of the command, ISO 8601")
     command: str = column("that was typed")
     model: str = column("run id or folder, as it was asked for")
+    weights_sha256: str | None = column(
+        "of the parameters' names, types, shapes and values; null in older records", optional=True
+    )
     run_id: str | None = column("of the run; null for a folder", optional=True)
     attempt: int | None = column("of the run; null for a folder", optional=True)
     spec: str = column("the ModelSpec as JSON; hybrid.codec.loads reads it")
@@ -70,6 +77,9 @@ class Score(Origin):
     shots_from: str = column("split of the examples; the question's own is never among them")
     evaluated: str = column("split of the questions")
     data: str = column("folder of the records, or hub")
+    data_sha256: str | None = column(
+        "of the questions and of the examples to choose from; null in older records", optional=True
+    )
     metric: str = column("acc, acc_norm, exact_match, f1 or valid_label")
     filter: str = column("lm-eval's name of what was done to the answers before")
     value: float = column("mean over the questions")
@@ -84,6 +94,9 @@ class NeedleScore(Origin):
     """One cell: needles hidden at one depth of contexts of one length."""
 
     source: str = column("text of the haystack, as JSON; its split `test`")
+    text_sha256: str | None = column(
+        "of the haystack's split `test`; null in older records", optional=True
+    )
     context: int = column("tokens from the first to the question's last", "tokens")
     depth: float = column("where the needle lies: 0 is the beginning, 1 just before the question")
     n: int = column("needles", "needles")
@@ -96,7 +109,10 @@ class NeedleScore(Origin):
     wall_s: float = column("for the whole cell", "s")
 
 
-CHANGES = (Change(version=1, commit="bbfbb1d"),)
+CHANGES = (
+    Change(version=1, commit="bbfbb1d"),
+    Change(version=2, commit="312ef35", added=("weights_sha256", "data_sha256", "text_sha256")),
+)
 COLUMNS: dict[type[Origin], Columns] = {
     kind: columns_of(kind, CHANGES) for kind in (Score, NeedleScore)
 }
@@ -113,6 +129,7 @@ def origin(trained: Trained, scorer: Scorer, command: str) -> Origin:
         started_utc=started,
         command=command,
         model=trained.name,
+        weights_sha256=weights_sha256(trained.model),
         run_id=known.run_id if known else None,
         attempt=known.attempt if known else None,
         spec=codec.dumps(trained.model.spec),
@@ -128,6 +145,23 @@ def origin(trained: Trained, scorer: Scorer, command: str) -> Origin:
         batch=scorer.batch,
         longest=scorer.longest,
     )
+
+
+def weights_sha256(model: HybridLM) -> str:
+    """Return the sha256 of a model's state: two checkpoints of one name have two."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def sha256_of(values: Iterable[Any]) -> str:
+    """Return the sha256 of records or texts, in their order; what JSON lacks is told by `repr`."""
+    found = hashlib.sha256()
+    for value in values:
+        found.update(json.dumps(value, sort_keys=True, default=repr).encode() + b"\n")
+    return found.hexdigest()
 
 
 def path_of(start: Origin, task: str, folder: Path) -> Path:
@@ -148,21 +182,30 @@ def load(folder: Path, kind: type[Origin] = Score) -> pd.DataFrame:
     A file that cannot be read is warned of.
     """
     files = sorted((folder / FOLDER).glob("*.parquet"))
-    chosen = [
-        path for path in files if path.stem.endswith(f"-{Suite.NEEDLE}") == (kind is NeedleScore)
-    ]
-    tables = [table for path in chosen if (table := _read(path, COLUMNS[kind])) is not None]
+    tables = [table for path in files if (table := _read(path, kind)) is not None]
     if not tables:
         raise LookupError(f"no {kind.__name__} under {folder}: run `python -m sweeps eval RUN`")
     return pa.concat_tables(tables).to_pandas()
 
 
-def _read(path: Path, columns: Columns) -> pa.Table | None:
+def _read(path: Path, kind: type[Origin]) -> pa.Table | None:
+    """Return the rows of a file; None for one of another class, and, with a warning, of none."""
+    data = path.read_bytes()
     try:
-        return parse(path.read_bytes(), columns).table
+        return parse(data, COLUMNS[kind]).table
     except NotOurs as error:
-        warnings.warn(f"{path} is left out: {error}", stacklevel=3)
+        if _kind_of(data) in (kind, None):
+            warnings.warn(f"{path} is left out: {error}", stacklevel=3)
         return None
+
+
+def _kind_of(data: bytes) -> type[Origin] | None:
+    """Return the class that a file has most columns of; None for a file that cannot be read."""
+    try:
+        names = set(pq.read_schema(pa.BufferReader(data)).names)
+    except (pa.ArrowException, OSError):
+        return None
+    return max(COLUMNS, key=lambda kind: len(names & set(COLUMNS[kind].schema.names)))
 
 
 def as_table(rows: Sequence[Any]) -> pa.Table:

@@ -29,6 +29,7 @@ class Grid:
     engine: Engine
 
     directions: ClassVar[tuple[Direction, ...]] = ("minimize",)
+    rules: ClassVar[str] = ""
 
     def __post_init__(self):
         self.sweep.require_scale(self.scale)

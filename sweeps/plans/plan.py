@@ -64,7 +64,9 @@ class Missing(Exception):
 
 
 class Refused(Exception):
-    """What the sampler chose cannot be, or is over a budget: nothing was built."""
+    """What the sampler chose cannot be a model: nothing was built."""
+
+    by = "by the spec"  # as a table says it
 
 
 class Obtain(Protocol):
@@ -93,6 +95,9 @@ class Plan(Protocol):
 
     @property
     def identity(self) -> str: ...  # text that is equal for equal plans; names the study
+
+    @property
+    def rules(self) -> str: ...  # digest of what may end a run early; "" where nothing does
 
     def texts(self) -> set[tuple[Source, int]]:
         """Return the texts and sizes of vocabulary known beforehand, to make their tokens ready."""

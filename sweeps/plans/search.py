@@ -11,7 +11,12 @@
     )
 
 `suggest` is Optuna's own: what it may choose is written with `trial.suggest_*`. What is matched
-(equal parameters, say) is `suggest`'s business, with `hybrid.fit`.
+(equal parameters, say) is `suggest`'s business, with `hybrid.fit`. A choice of which no spec can be
+made (`hybrid.spec.SpecError`) is refused, and the place tries another. Any other error ends the
+worker.
+
+A search with another `suggest`, sampler, objective, constraint or rule of pruning is another study.
+It takes over the records that it would have made itself.
 """
 
 import hashlib
@@ -32,8 +37,9 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import BaseTrial
 
 from hybrid import codec
-from hybrid.spec import ModelSpec, require, require_positive
+from hybrid.spec import ModelSpec, SpecError, require, require_positive
 from sweeps import design_checks
+from sweeps.plans.digest import digest
 from sweeps.plans.grid import held_out_value
 from sweeps.plans.objectives import Constraint, Objective
 from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
@@ -175,9 +181,16 @@ class Hunt:
         text = None if self.source is None else content_of(pinned(self.source))
         parts = [json.dumps(text, sort_keys=True)]
         parts += [codec.dumps(self.engine), codec.dumps(search.seeds)]
-        parts += [f"{x.name} {x.direction}" for x in search.objectives]
-        parts += [f"{x.name} {x.limit}" for x in self.constraints]
-        return "\n".join([*parts, str(search.rates), repr(search.scales[self.scale])])
+        space = [digest(search.suggest), digest(search.sampler)]
+        scale = digest(search.scales[self.scale])
+        return "\n".join([*parts, *space, self.rules, str(search.rates), scale])
+
+    @property
+    def rules(self) -> str:
+        search = self.search
+        wanted = [digest(x) for x in (*search.objectives, *self.constraints)]
+        early = digest(search.pruner), digest(search.rungs, search.slack, search.margin)
+        return digest(*wanted, *early)
 
     def texts(self) -> set[tuple[Source, int]]:
         return set()  # known only when something was suggested
@@ -202,9 +215,13 @@ class Hunt:
         return self._compare(trial, spec, recipe, obtain, history)
 
     def _suggest(self, trial: BaseTrial) -> tuple[ModelSpec, Recipe]:
+        """Return what the search suggests. Raises Refused where a spec says that it cannot be.
+
+        Every other error is a mistake in `suggest`, and comes out as it is.
+        """
         try:
             spec, recipe = self.search.suggest(trial, self.search.scales[self.scale])
-        except ValueError as error:  # a spec checks itself: this combination cannot be
+        except SpecError as error:
             raise Refused(str(error)) from error
         given = None if self.source is None else self._pins(self.source)
         return spec, replace(recipe, source=on_text(self._pins(recipe.source), given))
@@ -333,6 +350,8 @@ def _chosen_knowingly() -> Iterator[None]:
 
 class OverBudget(Refused):
     """Refused by arithmetic, with the point that would have been run."""
+
+    by = "by arithmetic"
 
     def __init__(self, reason: str, *, point: Point):
         super().__init__(reason)

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sweeps import designs, results
 from sweeps.results import complete, keys
 from sweeps.show.figures import COLOURS, STYLE, label, look, spread_labels
 from sweeps.show.statistics import interval
@@ -34,9 +35,12 @@ def with_recipe(trials: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 
 def summary(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return mean and half of the 95% interval of `columns` over the complete seeds of each arm."""
+    """Return mean and half of the 95% interval of `columns` over the complete seeds of each arm.
+
+    Raises ValueError where an arm has several designs, as `results.by_arm` does.
+    """
     rows: dict[str, dict[str, float]] = {}
-    for arm, mine in complete(trials).groupby("arm", sort=False):
+    for arm, mine in results.by_arm(trials):
         row = rows[str(arm)] = {"seeds": len(mine)}
         for column in columns:
             row[column], row[f"{column} ±"], _ = interval(mine[column])
@@ -46,9 +50,10 @@ def summary(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def paired(trials: pd.DataFrame, column: str, *, over: str) -> pd.DataFrame:
     """Return how far each arm is from the arm `over`, in percent: seeds, mean and 95% interval.
 
-    Only seeds that both have are compared. One seed has no interval.
+    Only seeds that both have are compared. One seed has no interval. Raises ValueError where an arm
+    has several designs, as `results.by_arm` does.
     """
-    table = complete(trials).pivot(index="seed", columns="arm", values=column)
+    table = designs.one(complete(trials)).pivot(index="seed", columns="arm", values=column)
     rows = {}
     for arm in table.columns.drop(over):
         percent = 100 * (table[arm] / table[over] - 1)
@@ -58,11 +63,14 @@ def paired(trials: pd.DataFrame, column: str, *, over: str) -> pd.DataFrame:
 
 
 def against(trials: pd.DataFrame, *, x: str, y: str, log_x: bool = False) -> Figure:
-    """Return column `y` against column `x`: a mark a trial, an arm named beside its rightmost."""
+    """Return column `y` against column `x`: a mark a trial, an arm named beside its rightmost.
+
+    Raises ValueError where an arm has several designs, as `results.by_arm` does.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
-        for index, (arm, rows) in enumerate(complete(trials).groupby("arm", sort=False)):
+        for index, (arm, rows) in enumerate(results.by_arm(trials)):
             colour, marker = look(index)
             axes.plot(rows[x], rows[y], marker, color=colour, ms=5, alpha=0.6, mew=0)
             last = rows.sort_values(x).iloc[-1]
@@ -76,11 +84,14 @@ def against(trials: pd.DataFrame, *, x: str, y: str, log_x: bool = False) -> Fig
 
 
 def training(curves: pd.DataFrame, trials: pd.DataFrame) -> Figure:
-    """Return the training loss against tokens: a thin line a run, averaged over a few steps."""
+    """Return the training loss against tokens: a thin line a run, averaged over a few steps.
+
+    Raises ValueError where an arm has several designs, as `results.by_arm` does.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
-        for index, (arm, rows) in enumerate(complete(trials).groupby("arm", sort=False)):
+        for index, (arm, rows) in enumerate(results.by_arm(trials)):
             colour = COLOURS[index % len(COLOURS)]
             mine = curves.merge(rows[["run_id", "attempt"]], on=["run_id", "attempt"])
             for _, run in mine.groupby("run_id"):

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator
 
+from sweeps import results
 from sweeps.results import held_out, keys
 from sweeps.show.statistics import interval
 from sweeps.show.table import by_arm
@@ -146,7 +147,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 def seeds_said(trials: pd.DataFrame) -> str:
     """Say how many seeds an arm has at most, and of a single one that it has no interval."""
-    seeds = max(rows["seed"].nunique() for _, rows in trials.groupby("arm"))
+    seeds = max(rows["seed"].nunique() for _, rows in results.by_arm(trials))
     return "one seed, no interval" if seeds == 1 else f"{seeds} seeds"
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sweeps import results
 from sweeps.results import complete, keys
 from sweeps.show import heat
 from sweeps.show.figures import STYLE, label, look, spread_labels
@@ -90,7 +91,7 @@ def removed(trials: pd.DataFrame) -> Figure:
     kinds = [kind for kind in REMOVALS if kind in keys(whole, REMOVED)]
     if not kinds:
         raise LookupError(f"no complete trial has {REMOVED}: its recipe has to ask for it")
-    groups = list(whole.groupby("arm", sort=False))
+    groups = list(results.by_arm(whole))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1 + 3.6 * len(groups), 3.6), layout="constrained")
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]

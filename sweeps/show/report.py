@@ -1,13 +1,14 @@
 """What a sweep's records tell, as a table and as figures: by the kind of the sweep."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.table import Table
 
 from hybrid import codec
-from sweeps import results
+from sweeps import designs, results
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt, Search
@@ -18,25 +19,28 @@ from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Record
 from sweeps.trial.records import Ledger
 
-Shown = tuple[Table, list[Path]]
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Results to be shown: nothing is drawn or written before it is asked for."""
+
+    table: Callable[[], Table]
+    markdown: Callable[[], str]
+    draw: Callable[[], list[Path]]  # saves figures beside the records and returns their paths
+    left_out: tuple[str, ...] = ()  # of the figures, in words: what is recorded and not drawn
 
 
-def of_plan(plan: Plan, ledger: Ledger) -> Shown:
-    """Return the table of a plan's runs, and the figures saved beside the records.
-
-    Raises LookupError where no trial was completed.
-    """
+def of_plan(plan: Plan, ledger: Ledger) -> Report:
+    """Return the report of a plan's runs. Raises LookupError where no trial was completed."""
     return PLANS[type(plan)](plan, ledger)
 
 
-def table_of(sweep: Sweep | Search, scale: str, folder: Path) -> Table:
-    """Return the table of all records of `sweep` at `scale` in its `folder`."""
-    return TABLES[type(sweep)](sweep, scale, folder)
+def of_sweep(sweep: Sweep | Search, scale: str, folder: Path) -> Report:
+    """Return the report of `sweep`, as it is now, from its records at `scale` in its `folder`.
 
-
-def figures_of(sweep: Sweep | Search, scale: str, folder: Path) -> list[Path]:
-    """Draw all records of `sweep` at `scale` in its `folder`, and return the paths."""
-    return FIGURES[type(sweep)](sweep, scale, folder)
+    Raises LookupError where no trial of it was completed.
+    """
+    return SWEEPS[type(sweep)](sweep, scale, folder)
 
 
 def hunt_of(search: Search, scale: str, folder: Path) -> tuple[Hunt, Ledger]:
@@ -47,7 +51,7 @@ def hunt_of(search: Search, scale: str, folder: Path) -> tuple[Hunt, Ledger]:
     ledger = Ledger(folder)
     made = [r for r in ledger.records() if (r.sweep, r.scale) == (search.name, scale)]
     if not made:
-        raise LookupError(results.nothing(folder.name, folder.parent, scale))
+        raise results.NoRecordsError(folder.name, folder.parent, scale)
     newest = max(made, key=lambda r: (r.ops is not None, r.started_utc))
     recipe: Recipe = codec.loads(Recipe, newest.recipe)
     hunt = Hunt(search=search, scale=scale, source=recipe.source, engine=engine_of(newest))
@@ -60,55 +64,58 @@ def engine_of(record: Record) -> Engine:
     return Engine(device=record.device, ops=record.ops or "auto", compile=compiled)
 
 
-def _grid_trials(sweep: Sweep, scale: str, folder: Path) -> pd.DataFrame:
+def _of_sweep(sweep: Sweep, scale: str, folder: Path) -> Report:
     trials = results.load(folder.name, folder=folder.parent, scale=scale)
-    if results.complete(trials).empty:
-        raise LookupError(f"no trial was completed; {folder} holds what went wrong, column `error`")
-    return trials
+    return _grid_report(sweep, scale, folder, trials, ())
 
 
-def _title(sweep: Sweep | Search, scale: str) -> str:
-    return f"{sweep.question} (scale {scale})"
+def _of_grid(grid: Grid, ledger: Ledger) -> Report:
+    folder = ledger.folder
+    trials = results.load(folder.name, folder=folder.parent, scale=grid.scale)
+    asked = trials["run_id"].isin(list(grid.points))
+    others = len(results.complete(trials[~asked]))
+    said = (f"{others} of another design, text or engine",) if others else ()
+    return _grid_report(grid.sweep, grid.scale, folder, trials[asked], said)
 
 
-def _grid_table(sweep: Sweep, scale: str, folder: Path) -> Table:
-    trials = _grid_trials(sweep, scale, folder)
-    return table.as_rich(trials, sweep.arms, _title(sweep, scale))
+def _grid_report(
+    sweep: Sweep, scale: str, folder: Path, trials: pd.DataFrame, others: tuple[str, ...]
+) -> Report:
+    chosen = designs.of_sweep(sweep, scale, results.complete(trials))
+    left_out = (*others, *chosen.left_out)
+    if chosen.trials.empty:
+        also = f" (there are trials {'; '.join(left_out)})" if left_out else ""
+        raise LookupError(
+            f"no trial of {sweep.name!r} as it is now was completed{also}; {folder} holds what "
+            "went wrong, column `error`"
+        )
+    (_, newest), *older = designs.by_setting(chosen.trials)
+    not_drawn = tuple(f"{len(rows)} with {words}" for words, rows in older)
+    title = f"{sweep.question} (scale {scale})"
+    stem = folder / f"{sweep.name}-{scale}"
+    return Report(
+        table=lambda: table.as_rich(chosen.trials, sweep.arms, title, left_out),
+        markdown=lambda: table.as_markdown(chosen.trials, sweep.arms, left_out),
+        draw=lambda: figures.save(sweep.figure(newest, sweep.arms), stem),
+        left_out=(*left_out, *not_drawn),
+    )
 
 
-def _grid_figures(sweep: Sweep, scale: str, folder: Path) -> list[Path]:
-    trials = _grid_trials(sweep, scale, folder)
-    return figures.save(sweep.figure(trials, sweep.arms), folder / f"{sweep.name}-{scale}")
+def _of_search(search: Search, scale: str, folder: Path) -> Report:
+    return _of_hunt(*hunt_of(search, scale, folder))
 
 
-def _search_table(search: Search, scale: str, folder: Path) -> Table:
-    hunt, ledger = hunt_of(search, scale, folder)
-    return search_report.as_rich(hunt, search_report.study_of(hunt, ledger))
-
-
-def _search_figures(search: Search, scale: str, folder: Path) -> list[Path]:
-    hunt, ledger = hunt_of(search, scale, folder)
-    return _hunt_figures(hunt, ledger)
-
-
-def _of_grid(grid: Grid, ledger: Ledger) -> Shown:
-    sweep, folder = grid.sweep, ledger.folder
-    trials = _grid_trials(sweep, grid.scale, folder)
-    mine = trials[trials["run_id"].isin(grid.points)]
-    drawn = figures.save(sweep.figure(mine, sweep.arms), folder / f"{sweep.name}-{grid.scale}")
-    return table.as_rich(mine, sweep.arms, _title(sweep, grid.scale)), drawn
-
-
-def _of_hunt(hunt: Hunt, ledger: Ledger) -> Shown:
+def _of_hunt(hunt: Hunt, ledger: Ledger) -> Report:
     study = search_report.study_of(hunt, ledger)
-    return search_report.as_rich(hunt, study), _hunt_figures(hunt, ledger)
+    stem = ledger.folder / f"{hunt.name}-{hunt.scale}"
+    left_out = search_report.left_out(hunt, ledger)
+    return Report(
+        table=lambda: search_report.as_rich(hunt, study, left_out),
+        markdown=lambda: search_report.as_markdown(hunt, study, left_out),
+        draw=lambda: search_report.draw(hunt, study, stem),
+        left_out=left_out,
+    )
 
 
-def _hunt_figures(hunt: Hunt, ledger: Ledger) -> list[Path]:
-    study = search_report.study_of(hunt, ledger)
-    return search_report.draw(hunt, study, ledger.folder / f"{hunt.name}-{hunt.scale}")
-
-
-PLANS: dict[type, Callable[..., Shown]] = {Grid: _of_grid, Hunt: _of_hunt}
-TABLES: dict[type, Callable[..., Table]] = {Sweep: _grid_table, Search: _search_table}
-FIGURES: dict[type, Callable[..., list[Path]]] = {Sweep: _grid_figures, Search: _search_figures}
+PLANS: dict[type, Callable[..., Report]] = {Grid: _of_grid, Hunt: _of_hunt}
+SWEEPS: dict[type, Callable[..., Report]] = {Sweep: _of_sweep, Search: _of_search}

@@ -1,7 +1,8 @@
 """What a search found: its trials as a table, and Optuna's own figures, both from the records."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +24,9 @@ from sweeps.command_line import command
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import LR_AT_EDGE, Hunt
 from sweeps.show.figures import STYLE, save
+from sweeps.show.table import markdown, not_shown
 from sweeps.study import studies
-from sweeps.study.replay import OUTCOME, REFUSED
+from sweeps.study.replay import OUTCOME, REFUSED, REFUSED_BY
 from sweeps.trial.file_names import file_part
 from sweeps.trial.records import Ledger
 
@@ -47,22 +49,42 @@ def study_of(plan: Plan, ledger: Ledger) -> Study:
     return study
 
 
-def as_rich(hunt: Hunt, study: Study) -> Table:
+def as_rich(hunt: Hunt, study: Study, left_out: Sequence[str] = ()) -> Table:
     """Return the best trials: those not dominated (marked), then by the first objective."""
+    headings, rows = cells(hunt, study)
+    table = Table(title=f"{hunt.search.question} (scale {hunt.scale})")
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    table.caption = _below(study, left_out)
+    return table
+
+
+def as_markdown(hunt: Hunt, study: Study, left_out: Sequence[str] = ()) -> str:
+    """Return the same table as Markdown."""
+    return f"{markdown(*cells(hunt, study))}\n\n{_below(study, left_out)}"
+
+
+def cells(hunt: Hunt, study: Study) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of the best trials."""
     names = [objective.name for objective in hunt.search.objectives]
     params = list(dict.fromkeys(name for t in study.trials for name in t.params))
-    table = Table(title=f"{hunt.search.question} (scale {hunt.scale})")
-    for heading in ("trial", *params, *names, "how it ended"):
-        table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
     best = {t.number for t in study.best_trials}
+    rows = []
     for trial in ordered(study, hunt)[:MOST_ROWS]:
         mark = "*" if trial.number in best else ""
         values = trial.values if trial.values and trial.state is TrialState.COMPLETE else []
         shown = [f"{value:,.4g}" for value in values] or [""] * len(names)
         chosen = [_short(trial.params.get(name, "")) for name in params]
-        table.add_row(f"{mark}{trial.number}", *chosen, *shown, _ended(trial))
-    table.caption = f"* not dominated by any other; {_counts(study)}"
-    return table
+        rows.append([f"{mark}{trial.number}", *chosen, *shown, _ended(trial)])
+    headings = ("trial", *params, *names, "how it ended")
+    return [heading.replace("_", " ") for heading in headings], rows
+
+
+def left_out(hunt: Hunt, ledger: Ledger) -> tuple[str, ...]:
+    """Say how many recorded trials are of another space, of other rules, or beyond `n_trials`."""
+    return studies.left_out(hunt, ledger)
 
 
 def ordered(study: Study, hunt: Hunt) -> list[FrozenTrial]:
@@ -178,12 +200,19 @@ def _ended(trial: FrozenTrial) -> str:
     return said if edge is None else f"{said}; best rate {edge:g} is the last of its grid"
 
 
+def _below(study: Study, left_out: Sequence[str]) -> str:
+    said = not_shown(left_out)
+    return f"* not dominated by any other; {_counts(study)}" + (f". {said}" if said else "")
+
+
 def _counts(study: Study) -> str:
     trials = study.get_trials(deepcopy=False)
     refused = sum(REFUSED in t.user_attrs for t in trials)
     complete = sum(t.state is TrialState.COMPLETE for t in trials)
     pruned = sum(t.state is TrialState.PRUNED for t in trials) - refused
-    return f"{complete} complete, {pruned} ended early, {refused} refused by arithmetic"
+    by = Counter(t.user_attrs.get(REFUSED_BY, "") for t in trials if REFUSED in t.user_attrs)
+    said = "".join(f", {n} refused {kind}".rstrip() for kind, n in sorted(by.items()))
+    return f"{complete} complete, {pruned} ended early{said}"
 
 
 def _short(value: object) -> str:

@@ -1,12 +1,17 @@
-"""The table of a sweep: one row an arm, means over seeds, for the terminal and for Markdown."""
+"""The table of a sweep: one row an arm, means over seeds, for the terminal and for Markdown.
+
+Trials that ran on or through something else, such as another version of torch, have rows of their
+own.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from rich.table import Table
 
+from sweeps import designs, results
 from sweeps.results import complete, keys
 from sweeps.show.statistics import interval
 
@@ -69,33 +74,69 @@ def with_interval(name: str, form: str) -> Callable[[pd.DataFrame], str]:
 
 
 def by_arm(trials: pd.DataFrame, arms: tuple[str, ...]) -> list[pd.DataFrame]:
-    """Return the complete trials of each arm, in the sweep's order, arms without any left out."""
-    whole = complete(trials)
-    groups = [whole[whole["arm"] == arm] for arm in arms]
-    return [rows for rows in groups if len(rows)]
+    """Return the complete trials of each arm, in the sweep's order, arms without any left out.
+
+    Raises ValueError as `sweeps.results.by_arm` does.
+    """
+    groups = {str(arm): rows for arm, rows in results.by_arm(trials)}
+    return [groups[arm] for arm in arms if arm in groups]
 
 
-def as_rich(trials: pd.DataFrame, arms: tuple[str, ...], title: str) -> Table:
-    """Return the table for a terminal."""
+def cells(trials: pd.DataFrame, arms: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings, and a row for each arm in each setting, the newest setting first.
+
+    Raises ValueError where an arm has several designs, or the trials several texts.
+    """
     shown = columns(trials)
-    table = Table(title=title)
-    for column in shown:
-        table.add_column(column.heading.replace(", ", "\n"), justify="right", no_wrap=True)
-    for rows in by_arm(trials, arms):
-        table.add_row(*(column.cell(rows) for column in shown))
+    settings = designs.by_setting(complete(trials))
+    several = len(settings) > 1
+    headings = [column.heading for column in shown]
+    rows = [
+        [column.cell(found) for column in shown] + ([words] if several else [])
+        for words, mine in settings
+        for found in by_arm(mine, arms)
+    ]
+    designs.require_one_text(complete(trials))
+    return headings + (["ran with"] if several else []), rows
+
+
+def as_rich(
+    trials: pd.DataFrame, arms: tuple[str, ...], title: str, left_out: Sequence[str] = ()
+) -> Table:
+    """Return the table for a terminal; below it stands what was left out."""
+    headings, rows = cells(trials, arms)
+    table = Table(title=title, caption=not_shown(left_out))
+    for heading in headings:
+        table.add_column(heading.replace(", ", "\n"), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def as_markdown(trials: pd.DataFrame, arms: tuple[str, ...]) -> str:
-    """Return the table as Markdown, with the commit and machine it came from below."""
-    shown = columns(trials)
-    lines = [
-        "| " + " | ".join(column.heading for column in shown) + " |",
-        "|" + "---:|" * len(shown),
-    ]
-    for rows in by_arm(trials, arms):
-        lines.append("| " + " | ".join(column.cell(rows) for column in shown) + " |")
-    return "\n".join([*lines, "", provenance(trials)])
+def as_markdown(trials: pd.DataFrame, arms: tuple[str, ...], left_out: Sequence[str] = ()) -> str:
+    """Return the table as Markdown; below it stand the commit, the machine, and what was left out.
+
+    Raises LookupError without a complete trial.
+    """
+    headings, rows = cells(trials, arms)
+    if not rows:
+        raise LookupError("the table needs at least one complete trial; there is none")
+    said = not_shown(left_out)
+    return "\n".join([markdown(headings, rows), "", provenance(trials), *([said] if said else [])])
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, numbers at the right."""
+    lines = [headings, *rows]
+    first, *others = (
+        "| " + " | ".join(x.replace("|", "\\|") for x in line) + " |" for line in lines
+    )
+    return "\n".join([first, "|" + "---:|" * len(headings), *others])
+
+
+def not_shown(left_out: Sequence[str]) -> str | None:
+    """Say what is in the records and not in the table, None for nothing."""
+    return f"Not shown: {'; '.join(left_out)}." if left_out else None
 
 
 def provenance(trials: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 
@@ -24,6 +24,8 @@ from sweeps.trial.train import Step
 
 PLACE = "place"  # user attributes of a trial
 REFUSED = "refused"
+REFUSED_BY = "refused_by"
+RULES = "rules"  # key in a record's `trial_params`
 DUPLICATE = "duplicate"  # what the attribute below says of one too many
 OUTCOME = "outcome"
 RUN_ID = "run_id"  # the run that a trial is on
@@ -37,6 +39,7 @@ class Ended(Enum):
     SETTLED = "settled"  # complete, or ended on purpose
     REFUSED = "refused"  # over a budget: the place may be tried with something else
     UNFINISHED = "unfinished"  # a run is not there, or may be tried again
+    MISFIT = "misfit"  # what was chosen is not in the space that the plan has now
     GIVEN_UP = "given up"  # a run failed as often as it may
 
 
@@ -46,6 +49,7 @@ class Replayed:
 
     kind: Ended
     trial: FrozenTrial | None = None
+    found: bool = True  # of what is unfinished: whether any of its runs has a record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +62,16 @@ class Replays:
 
     def play(self, place: str, params: Params) -> Replayed:
         """Return how the place ended with these parameters."""
-        trial = Remembered(dict(params))
+        trial, found = Remembered(dict(params)), list[str]()
         trial.set_user_attr(PLACE, place)
+
+        def obtain(point: Point, judge: Judge = LENIENT) -> Record:
+            return self._obtain(point, judge, found)
+
         try:
-            values = self.plan.play(trial, self._obtain, list)
+            values = self.plan.play(trial, obtain, list)
         except Refused as refusal:
-            trial.set_user_attr(REFUSED, str(refusal))
+            note_refused(trial, refusal)
             return Replayed(kind=Ended.REFUSED, trial=trial.frozen(TrialState.PRUNED))
         except TrialPruned as reason:
             trial.set_user_attr(OUTCOME, str(reason))
@@ -74,13 +82,16 @@ class Replays:
                 return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.PRUNED))
             return Replayed(kind=Ended.GIVEN_UP)
         except (Missing, Unknown):
-            return Replayed(kind=Ended.UNFINISHED)
+            return Replayed(kind=Ended.UNFINISHED, found=bool(found))
+        except Misfit:
+            return Replayed(kind=Ended.MISFIT)
         return Replayed(kind=Ended.SETTLED, trial=trial.frozen(TrialState.COMPLETE, values))
 
-    def _obtain(self, point: Point, judge: Judge = LENIENT) -> Record:
+    def _obtain(self, point: Point, judge: Judge, found: list[str]) -> Record:
         label = Label(sweep=self.plan.name, scale=self.plan.scale, arm=point.arm)
         name = run_id(point.spec, point.recipe, label=label, engine=self.plan.engine)
-        attempts = self.runs.get(name, ())
+        found += [name] if self.runs.get(name) else []
+        attempts = counted(self.runs.get(name, ()), self.plan.rules)
         if is_open(attempts, self._forgiven.get(name, 0)):
             raise Missing(name)
         return decided(attempts, self._curves, judge.note)
@@ -98,6 +109,10 @@ class Unknown(Exception):
     """A parameter that the plan asks for was not chosen yet."""
 
 
+class Misfit(Exception):
+    """A parameter has a value that the plan does not allow."""
+
+
 class Remembered(FixedTrial):
     """A trial whose parameters are given, and that remembers what is reported."""
 
@@ -109,19 +124,12 @@ class Remembered(FixedTrial):
     def report(self, value: float, step: int) -> None:
         self.reported[step] = value
 
-    def suggest_float(self, name: str, *arguments: Any, **options: Any) -> float:
-        return super().suggest_float(self._known(name), *arguments, **options)
-
-    def suggest_int(self, name: str, *arguments: Any, **options: Any) -> int:
-        return super().suggest_int(self._known(name), *arguments, **options)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return super().suggest_categorical(self._known(name), choices)
-
-    def _known(self, name: str) -> str:
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self.given:
             raise Unknown(name)
-        return name
+        if not _contains(distribution, self.given[name]):
+            raise Misfit(name)
+        return super()._suggest(name, distribution)
 
     def frozen(self, state: TrialState, values: Sequence[float] | None = None) -> FrozenTrial:
         """Return the finished trial, as a study takes it."""
@@ -134,6 +142,35 @@ class Remembered(FixedTrial):
             intermediate_values=self.reported,
             constraints=dict(self.constraints),
         )
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):  # none of the categories, or no number
+        return False
+
+
+def note_refused(trial: BaseTrial, refusal: Refused) -> None:
+    """Keep with a trial why it was refused, and by what."""
+    trial.set_user_attr(REFUSED, str(refusal))
+    trial.set_user_attr(REFUSED_BY, refusal.by)
+
+
+def counted(attempts: Sequence[Record], rules: str) -> list[Record]:
+    """Return the attempts at a run that count in a plan with these rules.
+
+    A run that other rules ended early may go further under these. What is over a budget is decided
+    before records are asked for, so a refusal of another budget does not count.
+    """
+    return [r for r in attempts if r.outcome is not Outcome.REFUSED and not _ended_by(r, rules)]
+
+
+def _ended_by(record: Record, rules: str) -> bool:
+    """Return whether rules other than these ended a run early; older records do not say."""
+    if record.outcome is not Outcome.PRUNED or record.trial_params is None:
+        return False
+    return json.loads(record.trial_params).get(RULES, rules) != rules
 
 
 def decided(
@@ -177,11 +214,11 @@ def curves(folder: Path) -> dict[tuple[str, int], list[Step]]:
     return found
 
 
-def choice_json(trial: BaseTrial) -> str:
-    """Return what was chosen at a place, as a record holds it."""
+def choice_json(trial: BaseTrial, rules: str) -> str:
+    """Return what was chosen at a place, and the rules that may end it, as a record holds it."""
     kinds = {name: json.loads(distribution_to_json(x)) for name, x in trial.distributions.items()}
     chosen = {"place": trial.user_attrs[PLACE], "params": trial.params, "distributions": kinds}
-    return json.dumps(chosen, sort_keys=True)
+    return json.dumps(chosen | ({RULES: rules} if rules else {}), sort_keys=True)
 
 
 def choices_by_place(found: Iterable[Record]) -> dict[str, list[Params]]:

@@ -138,7 +138,7 @@ def of_search(study: Study, objectives: Sequence[str], ledger: Ledger) -> Status
     best = {trial.number for trial in study.best_trials}
     tasks = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get(OUTCOME) == DUPLICATE:  # one too many at its place: nothing ran
+        if trial.user_attrs.get(OUTCOME) in (DUPLICATE, studies.CANCELLED):  # nothing ran
             continue
         run_id = trial.user_attrs.get(RUN_ID, "")
         attempts = runs.get(run_id, [])

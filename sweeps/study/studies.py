@@ -9,21 +9,33 @@ import hashlib
 import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL
 
 from sweeps.plans.plan import Plan
-from sweeps.study.replay import OUTCOME, PLACE, REFUSED, Ended, Params, Replays, choices_by_place
+from sweeps.study.replay import (
+    OUTCOME,
+    PLACE,
+    REFUSED,
+    Ended,
+    Params,
+    Replayed,
+    Replays,
+    choices_by_place,
+)
 from sweeps.trial.records import Ledger
 
 SQLITE = "study.sqlite3"  # name of the default storage, beside the records
 FIXED = "fixed_params"  # where Optuna keeps what a waiting trial is to choose
 RETRIED = "retried"  # user attribute of a trial that a person asked for
+CANCELLED = "cancelled"  # what OUTCOME says of a trial whose place the plan no longer has
 REFUSALS = 50  # a place where so much was over budget is given up
 OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -89,7 +101,7 @@ def restore(study: Study, plan: Plan, ledger: Ledger, *, retried: bool = False) 
     enqueue a place twice: whoever takes the second finds that out (`held_by_another`).
     """
     replays = Replays(plan=plan, folder=ledger.folder, runs=ledger.by_run())
-    choices = choices_by_place(ledger.records())
+    choices = _choices(plan, ledger)
     enqueued = 0
     for place, trials in trials_by_place(study, plan).items():
         if any(settles(t) or t.state in OPEN_STATES for t in trials):
@@ -118,11 +130,72 @@ def _restore_place(
         if params in refused:
             continue
         ended = replays.play(place, params)
+        if not fixed and _is_foreign(ended) and params not in tried:
+            continue
         if ended.trial is not None:
             study.add_trial(ended.trial)
         if ended.kind is not Ended.REFUSED:
             return params if ended.kind is Ended.UNFINISHED else None
     return None if fixed or len(refused) >= REFUSALS else {}
+
+
+def _choices(plan: Plan, ledger: Ledger) -> dict[str, list[Params]]:
+    """Return what the records of this sweep and scale say was chosen at each place."""
+    mine = [r for r in ledger.records() if (r.sweep, r.scale) == (plan.name, plan.scale)]
+    return choices_by_place(mine)
+
+
+def _is_foreign(ended: Replayed) -> bool:
+    """Return whether a choice of the records is none that this plan would have made.
+
+    It is out of the plan's space, or the plan would make another run of it, which is not there.
+    """
+    return ended.kind is Ended.MISFIT or (ended.kind is Ended.UNFINISHED and not ended.found)
+
+
+def left_out(plan: Plan, ledger: Ledger) -> tuple[str, ...]:
+    """Say in words how many choices are recorded that the plan has no use for, as it is now."""
+    replays = Replays(plan=plan, folder=ledger.folder, runs=ledger.by_run())
+    places = plan.places()
+    foreign = beyond = 0
+    for place, recorded in _choices(plan, ledger).items():
+        choices = _distinct(recorded)
+        if place in places:
+            foreign += sum(_is_foreign(replays.play(place, params)) for params in choices)
+        else:
+            beyond += len(choices)
+    counts = {
+        "of another space, recipe, text or engine than the search has now": foreign,
+        f"at places beyond the {len(places)} that there are now": beyond,
+    }
+    return tuple(f"{n} {'trial' if n == 1 else 'trials'} {x}" for x, n in counts.items() if n)
+
+
+def given_up(study: Study, plan: Plan) -> str | None:
+    """Say how many places were given up since every choice was refused, None for none."""
+    reasons = []
+    for trials in trials_by_place(study, plan).values():
+        refused = [t.user_attrs[REFUSED] for t in trials if REFUSED in t.user_attrs]
+        if len(refused) >= REFUSALS and not any(map(settles, trials)):
+            reasons.append(refused[-1])
+    if not reasons:
+        return None
+    return (
+        f"given up: {len(reasons)} of {len(plan.places())} trials, since each of {REFUSALS} "
+        f"choices was refused; the last one: {reasons[-1]}"
+    )
+
+
+def cancel_beyond(study: Study, plan: Plan) -> int:
+    """Cancel the trials that wait at places which the plan no longer has; return how many."""
+    places, cancelled = plan.places(), 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if trial.user_attrs.get(PLACE) not in places:
+            with suppress(UpdateFinishedTrialError):  # another worker was quicker
+                study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, CANCELLED)
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                cancelled += 1
+    return cancelled
 
 
 def _distinct(items: Iterable[Params]) -> list[Params]:

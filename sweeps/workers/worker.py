@@ -19,11 +19,12 @@ from sweeps.study.replay import (
     DUPLICATE,
     OUTCOME,
     PLACE,
-    REFUSED,
     RUN_ID,
     choice_json,
+    counted,
     curves,
     decided,
+    note_refused,
     outcome_of,
 )
 from sweeps.study.retries import ATTEMPTS, forgiven, is_open
@@ -87,7 +88,8 @@ class Worker:
         folder = self.ledger.folder
         excused = forgiven(folder)
         records.tidy(folder)
-        for name, attempts in self.ledger.by_run().items():
+        for name, known in self.ledger.by_run().items():
+            attempts = counted(known, self.plan.rules)
             if is_open(attempts, excused.get(name, 0)):
                 continue
             settled = any(r.outcome.settled for r in attempts)
@@ -108,6 +110,11 @@ class Worker:
             except MachineError:
                 self._hand_back_at_once(trial)
                 raise
+            except patient.StorageAway:
+                raise
+            except Exception:  # such as a mistake in a person's `suggest`: it is for them to see
+                self._end(trial, TrialState.FAIL, INTERRUPTED, again=True)
+                raise
 
     def _play(self, trial: Trial, watcher: Watcher, beat: Beat) -> None:
         place = trial.user_attrs[PLACE]
@@ -121,7 +128,7 @@ class Worker:
             values = self.plan.play(trial, obtain, self._history)
         except Refused as refusal:
             obtain.note_refusal(refusal)
-            trial.set_user_attr(REFUSED, str(refusal))
+            note_refused(trial, refusal)
             self._end(trial, TrialState.PRUNED, "refused")
             if refused + 1 < studies.REFUSALS:
                 studies.enqueue(self.study, place, {})
@@ -139,7 +146,8 @@ class Worker:
     def _is_open(self, record: Record) -> bool:
         """Return whether the run of this record may be tried again."""
         excused = forgiven(self.ledger.folder).get(record.run_id, 0)
-        return is_open(self.ledger.by_run()[record.run_id], excused)
+        attempts = counted(self.ledger.by_run()[record.run_id], self.plan.rules)
+        return is_open(attempts, excused)
 
     def _end(
         self,
@@ -203,16 +211,19 @@ class Runs:
     def __call__(self, point: Point, judge: Judge = LENIENT) -> Record:
         """Return the complete record of `point`, as `plan.Obtain` says; may raise Taken."""
         name = self._name(point)
-        attempts = self.worker.ledger.by_run().get(name, [])
+        known = self.worker.ledger.by_run().get(name, [])
+        attempts = counted(known, self.worker.plan.rules)
         excused = forgiven(self.worker.ledger.folder).get(name, 0)
         if not is_open(attempts, excused):
             return decided(attempts, curves(self.worker.ledger.folder), judge.note)
         self.trial.set_user_attr(RUN_ID, name)
         if studies.runs_elsewhere(self.worker.study, self.trial, RUN_ID, name):
             raise Taken
-        label = self._label(point, len(attempts))
+        label = self._label(point, len(known))
         if self.deadly:
-            return self._give_up(point, label, excused + ATTEMPTS)
+            return self._give_up(
+                point, label, ATTEMPTS - sum(r.attempt >= excused for r in attempts)
+            )
         self.watcher.started(point)
         terms = self.worker.terms
         record = run_in_process(
@@ -247,7 +258,7 @@ class Runs:
 
     def _give_up(self, point: Point, label: Label, attempts: int) -> Record:
         said = f"{DEATHS} workers or more died while this ran; it is not tried again"
-        for attempt in range(label.attempt, attempts):
+        for attempt in range(label.attempt, label.attempt + attempts):
             last = self._write(point, replace(label, attempt=attempt), Outcome.CRASHED, said)
         raise NotComplete(last)
 
@@ -271,5 +282,5 @@ class Runs:
             arm=point.arm,
             matched=point.matched,
             attempt=attempt,
-            trial_params=choice_json(self.trial),
+            trial_params=choice_json(self.trial, self.worker.plan.rules),
         )

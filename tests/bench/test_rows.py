@@ -1,15 +1,19 @@
 """Rows of a benchmark come back, and stand in table and page."""
 
+import re
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from sweeps.bench import page, record, table
+from sweeps.bench.limits import LimitRow
+from sweeps.bench.profile import PartRow
 from sweeps.bench.reckon import shares, timed
 from sweeps.bench.record import Row, Status
 from sweeps.bench.setting import Phase
 from tests.bench.samples import ROOF, setting_of
+from tests.commands import invoke
 
 
 @pytest.fixture
@@ -57,6 +61,51 @@ def test_rows_come_back_and_are_written_only_once(made_up, tmp_path):
         record.write(made_up, tmp_path)
     with pytest.raises(ValueError, match="no rows"):
         record.write([], tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "profile-", "limits-"])
+def test_two_benchmarks_of_one_second_have_names_of_their_own(prefix, monkeypatch):
+    monkeypatch.setattr(record.provenance, "now_utc", lambda: "2026-01-01T12:00:00+00:00")
+    first, second = (record.origin(setting_of(), "a test", prefix).run_id for _ in range(2))
+    assert first != second
+    assert first.startswith(f"{prefix}20260101T120000-")
+
+
+@pytest.mark.parametrize("name", ["limits-of-a-gpu", "profile-before", "x"])
+def test_the_columns_of_a_file_say_of_which_kind_it_is_not_its_name(name, made_up, tmp_path):
+    path = record.write([replace(row, run_id=name) for row in made_up], tmp_path)
+    assert record.kind_of(path, (PartRow, LimitRow, Row)) is Row
+    assert list(page.read_all(path.parent)) == [Row]
+
+
+def test_a_file_of_no_kind_is_named(tmp_path):
+    path = tmp_path / "other.parquet"
+    pd.DataFrame({"x": [1]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"other\.parquet has the columns of none of Row"):
+        record.kind_of(path, (Row,))
+    path.write_text("no Parquet")
+    with pytest.raises(ValueError, match=r"other\.parquet is no file of records"):
+        record.kind_of(path, (Row,))
+
+
+COMMANDS = (
+    "bench --phases train --no-peers --no-memory --ops reference",
+    "profile --steps 1 --ops reference",
+    "limits --max-batch 1",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_was_measured_is_shown_though_it_cannot_be_written(command, tmp_path, monkeypatch):
+    def full(rows, folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(record, "write", full)
+    done = invoke(f"{command} --smoke --device cpu --ratio 0:1 --results {tmp_path}")
+    assert done.exit_code == 2
+    assert "No space left" in done.stderr
+    assert re.search(r"train|scan", done.stdout), done.output
 
 
 def test_markdown_shows_times_ratios_and_what_was_not_timed(made_up):

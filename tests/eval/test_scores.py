@@ -5,8 +5,10 @@ Nothing here may reach a network: the fixture `offline` breaks sockets.
 One file: one small model serves all of it; what needs none is in test_records.py.
 """
 
+import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -193,6 +195,46 @@ def test_two_evaluations_of_one_second_have_names_of_their_own(model, monkeypatc
     first, second = (record.origin(model, scorer_of(model), "a test").eval_id for _ in range(2))
     assert first != second
     assert first[:16] == second[:16] == "20260101T120000-"
+
+
+def test_two_checkpoints_of_one_name_are_two(scoring_model, kept):
+    first = record.origin(scoring_model, scorer_of(scoring_model), "a test")
+    other = replace(scoring_model, model=copy.deepcopy(scoring_model.model))
+    assert record.origin(other, scorer_of(other), "a test").weights_sha256 == first.weights_sha256
+    with torch.no_grad():
+        next(other.model.parameters())[0, 0] += 1e-3
+    second = record.origin(other, scorer_of(other), "a test")
+    assert (first.model, first.run_id) == (second.model, second.run_id)
+    assert first.weights_sha256 != second.weights_sha256
+
+
+def test_two_versions_of_a_folder_of_records_are_two(scoring_model, tmp_path):
+    lm = adapter(scoring_model)
+    start = record.origin(scoring_model, lm.scorer, "a test")
+
+    def scored() -> record.Score:
+        (scores,) = harness.run(lm, chosen(["piqa"]), start, folder=tmp_path, limit=1)
+        return scores[0]
+
+    rows = changed("piqa")
+    put(tmp_path, "piqa", "validation", rows)
+    first, again = scored(), scored()
+    put(tmp_path, "piqa", "validation", [*rows[:-1], {**rows[-1], "goal": "another goal"}])
+    second = scored()
+    assert (first.data, first.data_sha256) == (again.data, again.data_sha256)
+    assert first.data == second.data
+    assert first.data_sha256 != second.data_sha256
+
+
+def test_a_file_is_of_the_class_whose_columns_it_has(scoring_model, tmp_path):
+    lm = adapter(scoring_model)
+    start = record.origin(scoring_model, lm.scorer, "a test")
+    put(tmp_path, "piqa", "validation", changed("piqa"))
+    (scores,) = harness.run(lm, chosen(["piqa"]), start, folder=tmp_path, limit=1)
+    record.write(scores, "a-needle", tmp_path)  # a name that says something else
+    assert set(record.load(tmp_path)["task"]) == {"piqa"}
+    with pytest.raises(LookupError, match="no NeedleScore"):
+        record.load(tmp_path, record.NeedleScore)
 
 
 def test_files_of_older_columns_are_read_or_named(scoring_model, tmp_path):
