@@ -96,7 +96,7 @@ def test_the_published_size_is_priced_without_being_run(finding: Finding):
 
 @every_finding
 def test_planted_effects_get_the_right_verdict(finding: Finding):
-    for holds, outcome in ((True, Outcome.REPRODUCED), (False, Outcome.REFUTED)):
+    for holds, outcome in ((True, Outcome.HOLDS), (False, Outcome.FAILS)):
         trials = imagined(finding, "cpu", holds)
         found = finding.verdict(trials, "cpu")
         assert found.alone is outcome, found.parts
@@ -160,7 +160,7 @@ def test_a_diverged_run_of_the_comparison_leaves_it_undecided():
     losses = [c for c in trials if "bits_per_byte" in c]
     trials.loc[lost, ["outcome", *losses]] = ["diverged", *[float("nan")] * len(losses)]
     found = ratio.FINDING.verdict(trials, "cpu")
-    assert found.alone is Outcome.UNDECIDED
+    assert found.alone is Outcome.INCONCLUSIVE
     assert [part.outcome for part in found.parts] == ["undecided", "reproduced", "reproduced"]
 
 
@@ -169,7 +169,7 @@ def test_a_diverged_run_of_the_tuning_loses():
     lost = trials["arm"] == "1:0 lr 0.016"
     losses = [c for c in trials if "bits_per_byte" in c]
     trials.loc[lost, ["outcome", *losses]] = ["diverged", *[float("nan")] * len(losses)]
-    assert ratio.FINDING.verdict(trials, "cpu").alone is Outcome.REPRODUCED
+    assert ratio.FINDING.verdict(trials, "cpu").alone is Outcome.HOLDS
 
 
 def test_without_a_test_loss_there_is_no_verdict():
