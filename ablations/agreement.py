@@ -1,9 +1,8 @@
 """Two records of one thing: whether what they measured agrees, by their intervals."""
 
-from math import exp
+from math import exp, log
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from sweeps import results
@@ -32,7 +31,7 @@ def factor(trials: pd.DataFrame, column: str, arm: str, other: str) -> Factor:
     Raises ValueError for fewer than two seeds, which have no interval.
     """
     table = results.complete(trials).pivot(index="seed", columns="arm", values=column)
-    logs = np.log(table[arm] / table[other])
+    logs = (table[arm] / table[other]).map(log)
     mean, half, n = interval(logs)
     if n < 2:
         raise ValueError(f"{column} of {arm} over {other} needs at least two seeds, got {n}")

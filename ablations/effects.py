@@ -119,6 +119,8 @@ def _effect(axes: Axes, row: pd.Series, place: int) -> None:
     axes.errorbar(
         row["here"], place, xerr=error, color=colour, marker=marker, mfc=face, ms=7, capsize=4
     )
+    ends = [end for end in (row["from"], row["to"]) if np.isfinite(end)]
+    axes.plot(ends, [place] * len(ends), ls="")  # so that they lie within the axes
     axes.plot(row["paper"], place, "D", ms=9, mfc="none", mec="black", mew=1.4)
 
 

@@ -105,8 +105,8 @@ def _loss(found: pd.DataFrame) -> str:
         f"**Loss.** All arms have {params.median() / 1e6:.2f} million parameters (the largest "
         f"{apart:.1f}% more than the smallest), the same data and a rate tuned for each. After "
         f"{tokens:,} training tokens their test bits/byte, means of {found['seed'].nunique()} "
-        f"seeds, lie between {named}. A bigram table counted on the windows that they were trained on "
-        f"has {testable.OWN_WINDOWS}, {said}."
+        f"seeds, lie between {named}. A bigram table counted on the windows that they were trained "
+        f"on has {testable.OWN_WINDOWS}, {said}."
     )
 
 

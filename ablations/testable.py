@@ -67,8 +67,8 @@ def learned_task(
     if not means[best] >= RIGHT:
         figure = f"{what}: best arm {best} right in {_percent(means[best])}, needed {RIGHT:.0%}"
         return Gate(name=SOLVED, passed=False, figure=figure)
-    left = 100 * (1 - means[above]) if above else float("inf")
-    if not left >= ROOM * matters:
+    left = 100 * (1 - means[above]) if above else 100.0
+    if above and not left >= ROOM * matters:
         figure = (
             f"{what}: a ceiling, {above} at {_percent(means[above])} leaves {left:.1f} points, "
             f"needed {ROOM * matters:g}"

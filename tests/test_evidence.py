@@ -67,12 +67,12 @@ def same(sample: Sequence[float]) -> Evidence:
 # ---- rates of error and of discovery ------------------------------------------------------------
 
 
-def test_noise_is_undecided_at_the_stated_rate():
+def test_noise_is_inconclusive_at_the_stated_rate():
     seen = rates(gain, series(0.0, seed=1))
-    refuted = power(D, SPREAD, n=SEEDS)  # an effect of 0 is D below what matters
+    denied = power(D, SPREAD, n=SEEDS)  # an effect of 0 is D below what matters
     assert no_more(seen[Outcome.HOLDS], ALPHA / 2)
-    assert like(seen[Outcome.FAILS], refuted)
-    assert like(seen[Outcome.INCONCLUSIVE], 1 - refuted - seen[Outcome.HOLDS] / SERIES)
+    assert like(seen[Outcome.FAILS], denied)
+    assert like(seen[Outcome.INCONCLUSIVE], 1 - denied - seen[Outcome.HOLDS] / SERIES)
     assert seen[Outcome.INCONCLUSIVE] > SERIES / 2
 
 
@@ -83,13 +83,13 @@ def test_a_planted_effect_is_found_at_the_stated_power():
     assert no_more(seen[Outcome.FAILS], ALPHA / 2)
 
 
-def test_a_planted_false_claim_is_refuted_at_the_stated_power():
+def test_a_planted_false_claim_is_denied_at_the_stated_power():
     seen = rates(gain, series(-2.0, seed=3))
     assert like(seen[Outcome.FAILS], power(D + 2.0, SPREAD, n=SEEDS))
     assert seen[Outcome.HOLDS] == 0
 
 
-def test_an_effect_that_just_matters_is_rarely_refuted():
+def test_an_effect_that_just_matters_is_rarely_denied():
     seen = rates(gain, series(D, seed=4))
     assert no_more(seen[Outcome.FAILS], ALPHA / 2)
 
@@ -152,7 +152,7 @@ def test_the_interval_is_scipys():
     assert gain(sample).p_holds == pytest.approx(stats.ttest_1samp(sample, 0).pvalue)
 
 
-def test_a_small_but_sure_effect_is_refuted_and_not_reproduced():
+def test_a_small_but_sure_effect_does_not_hold():
     assert part(gain([0.10, 0.11, 0.09, 0.10, 0.12])).outcome is Outcome.FAILS
 
 
@@ -163,7 +163,7 @@ def test_values_without_noise_are_decided():
 
 
 @pytest.mark.parametrize("lost", [nan, inf])
-def test_a_run_that_diverged_leaves_its_part_undecided(lost):
+def test_a_run_that_diverged_leaves_its_part_inconclusive(lost):
     seen = gain([2.0, 2.1, 1.9, 2.0, lost])
     assert part(seen).outcome is Outcome.INCONCLUSIVE
     assert "1 of 5 pairs hold a run that diverged" in seen.how
@@ -198,7 +198,7 @@ def test_each_part_is_another_chance_of_a_false_refutation_and_is_paid_for():
     assert thrice.p_fails == pytest.approx(3 * once.p_fails)
 
 
-def test_the_deciding_part_is_the_refuted_or_the_least_sure():
+def test_the_deciding_part_is_one_that_fails_or_the_least_sure():
     assert verdict(gain(SURE), gain(DENIED)).deciding.seen.effect < 0
     assert verdict(gain(SURE), gain(VAGUE)).deciding.seen.effect == pytest.approx(0.6)
 
@@ -210,7 +210,7 @@ def test_holm_as_by_hand():
         holm([0.1, 0.2], family=1)
 
 
-def test_what_does_not_survive_the_correction_is_undecided_and_says_so():
+def test_what_does_not_survive_the_correction_is_inconclusive_and_says_so():
     barely = verdict(gain([2.0, 4.4, 0.8, 2.9, 1.2]))
     assert barely.alone is Outcome.HOLDS
     (corrected,) = correct({"made-up": barely}, family=20).values()
