@@ -83,7 +83,7 @@ def _other(loud: pd.DataFrame, reading: Factor, decoding: Factor) -> str:
         f"{others[1].text} for decoding, where attention took {ends['min']:.2f} to "
         f"{ends['max']:.2f} ms. The machine was shared, and {threads} threads wait for each other "
         "wherever one of them is held up, which is the likely reason and was not tested. Its "
-        "speeds are not shown here."
+        "speeds of reading and decoding are not shown here."
     )
 
 
