@@ -19,8 +19,9 @@ from ablations.evidence import as_factor, at_most, better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import ACTIVATION_LOSS
 from ablations.ratio import THREE_RATES, UNIT
+from ablations.testable import learned_text, outliers
 from ablations.tuned import Comparison, tested
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from hybrid.spec import ModelSpec
 from sweeps import ratio as ratio_sweep
 from sweeps.sweep import Sweep
@@ -67,6 +68,10 @@ SWEEP = Sweep(
 )
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    return (*learned_text(found), outliers(largest(found), NONE))
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     worse = [-x for x in rows.percent_fewer(rows.losses(found, rows.TEST), HIGHEST, NONE)]
     smaller = rows.log_ratio(largest(found), NONE, USUAL)
@@ -110,6 +115,7 @@ FINDING = Finding(
     name="activation_loss",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=THREE_RATES),),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -13,8 +13,9 @@ from ablations.evidence import at_most, better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import RELEASED
 from ablations.ratio import FOUR_RATES, UNIT
+from ablations.testable import ILL, learned_text
 from ablations.tuned import Comparison, tested
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from hybrid.spec import ModelSpec
 from sweeps import ratio as shapes
 from sweeps.sweep import Sweep
@@ -58,6 +59,12 @@ SWEEP = Sweep(
 )
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    even, matters = evenness(found)[WITHOUT].mean(), CLAIM.matters.value
+    figure = f"{WITHOUT}: evenness {even:.1f}%, which leaves {100 - even:.1f} to gain"
+    return (*learned_text(found), Gate(name=ILL, passed=bool(100 - even >= matters), figure=figure))
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     even = evenness(found)
     worse = [-x for x in rows.percent_fewer(rows.losses(found, rows.TEST), WITH, WITHOUT)]
@@ -99,6 +106,7 @@ FINDING = Finding(
     name="balance",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=FOUR_RATES),),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -12,6 +12,7 @@ from ablations import rows, shapes
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import DT_INIT
 from ablations.ratio import FOUR_RATES, MAMBA, SEVEN, UNIT
+from ablations.testable import learned_text
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.spec import DtInit, Mamba
@@ -70,6 +71,7 @@ FINDING = Finding(
             rates=FOUR_RATES,
         ),
     ),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -4,23 +4,30 @@ Filled circles are means or effects here with their intervals; open diamonds are
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETRIGHTBASE
 from matplotlib.ticker import LogLocator
 
+from ablations.shown import NOT_TESTABLE
+from ablations.verdict import Outcome
 from sweeps.show.figures import COLOURS, STYLE, WIDE, label, look, spread_labels
 from sweeps.show.statistics import interval
 
 GREY = "#666666"
 OUTCOME_MARKS = {  # colour, marker and filling: told apart in grey too
-    "reproduced": (COLOURS[2], "o", COLOURS[2]),
-    "refuted": (COLOURS[1], "X", COLOURS[1]),
-    "undecided": (COLOURS[0], "o", "white"),
+    Outcome.HOLDS: (COLOURS[2], "o", COLOURS[2]),
+    Outcome.FAILS: (COLOURS[1], "X", COLOURS[1]),
+    Outcome.INCONCLUSIVE: (COLOURS[0], "o", "white"),
+    NOT_TESTABLE: ("#8c8c8c", "s", "white"),
 }
+BAND: dict[str, Any] = {"color": "#1f9e89", "alpha": 0.22, "lw": 0}
+BAR: dict[str, Any] = {"color": "black", "ls": "", "ms": 9}
 
 
 def gains(table: pd.DataFrame, paper: Mapping[str, float], *, matters: float) -> Figure:
@@ -82,7 +89,9 @@ def by_tokens(gained: pd.DataFrame, *, matters: float) -> Figure:
 def forest(parts: pd.DataFrame) -> Figure:
     """Return the effect of every part with its interval, a panel for each unit.
 
-    `parts` is that of ablations.table.parts.
+    `parts` is that of ablations.table.parts. A claim of likeness, or that something is at most so
+    much, has the band that the effect must lie in. A claim of superiority has the bar that the
+    effect must pass, with an arrow to the side that holds.
     """
     groups = list(parts.groupby("unit", sort=False))
     heights = [len(rows) + 1.2 for _, rows in groups]
@@ -93,11 +102,14 @@ def forest(parts: pd.DataFrame) -> Figure:
             for place, (_, row) in enumerate(rows.iterrows()):
                 _effect(axes, row, place)
             _frame(axes, rows, str(unit))
+            for place, (_, row) in enumerate(rows.iterrows()):
+                _asked(axes, row, place)
         for outcome, (colour, marker, face) in OUTCOME_MARKS.items():
             panels[0].plot([], [], marker, color=colour, mfc=face, ms=7, label=outcome)
         panels[0].plot([], [], "D", ms=8, mfc="none", mec="black", label="the paper")
-        panels[0].plot([], [], "|", ms=12, color=GREY, mew=2, label="smallest that matters")
-        figure.legend(loc="outside upper left", ncols=5, frameon=False)
+        panels[0].fill_between([], [], [], label="band to lie in", **BAND)
+        panels[0].plot([], [], marker=CARETRIGHTBASE, **BAR, label="bar to pass")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False)
     return figure
 
 
@@ -107,16 +119,32 @@ def _effect(axes: Axes, row: pd.Series, place: int) -> None:
     axes.errorbar(
         row["here"], place, xerr=error, color=colour, marker=marker, mfc=face, ms=7, capsize=4
     )
+    ends = [end for end in (row["from"], row["to"]) if np.isfinite(end)]
+    axes.plot(ends, [place] * len(ends), ls="")  # so that they lie within the axes
     axes.plot(row["paper"], place, "D", ms=9, mfc="none", mec="black", mew=1.4)
-    axes.plot(row["matters"], place, "|", ms=16, color=GREY, mew=2)
+
+
+def _asked(axes: Axes, row: pd.Series, place: int) -> None:
+    """Draw the range that the claim wants the effect in: a band to lie in, or a bar to pass."""
+    low, high = row["from"], row["to"]
+    if np.isfinite(high):  # likeness: open to the left where only the upper end is bounded
+        left, right = axes.get_xlim()
+        axes.fill_between([max(low, left), high], place - 0.42, place + 0.42, **BAND)
+        axes.set_xlim(left, right)
+        return
+    axes.plot([low, low], [place - 0.36, place + 0.36], color="black", lw=2)
+    axes.plot(
+        low, place - 0.3, marker=CARETRIGHTBASE, color="black", ms=9, ls="", mew=0
+    )  # points to what holds
 
 
 def _frame(axes: Axes, rows: pd.DataFrame, unit: str) -> None:
     axes.set_yticks(range(len(rows)), list(rows["finding"] + ": " + rows["part"]), fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(unit, fontsize=9)
-    shown = rows[["here", "low", "high", "paper", "matters"]].to_numpy()
-    least, most = np.nanmin(shown), np.nanmax(shown)
+    shown = rows[["here", "low", "high", "paper", "from", "to"]].to_numpy(dtype=float)
+    shown = shown[np.isfinite(shown)]
+    least, most = shown.min(), shown.max()
     if least <= 0:
         axes.axvline(0, color="black", lw=0.8)
     elif most > WIDE * least:

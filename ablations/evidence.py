@@ -3,20 +3,23 @@
     better([1.2, 0.9, 1.4, 1.1, 1.0], matters=1.0)       # one difference a seed, in any unit
 
 A claim is held against the smallest effect that matters, d, fixed before the runs. Where no rule
-holds it is undecided.
+holds it is inconclusive.
 
-- `better`, the effect is there: reproduced if the 95% interval lies above 0 and the estimate
-  reaches d; refuted if the 95% interval lies below d.
-- `no_difference`, it is not: reproduced if the 90% interval lies within -d..d; refuted if the 95%
+- `better`, the effect is there: holds if the 95% interval lies above 0 and the estimate reaches d,
+  and does not if the 95% interval lies below d.
+- `no_difference`, it is not: holds if the 90% interval lies within -d..d, and does not if the 95%
   interval lies outside.
-- `at_most`, an error keeps to d: reproduced if the 95% interval lies below d; refuted if above.
+- `at_most`, an error keeps to d: holds if the 95% interval lies below d, and does not if above.
 - `at_least`, a score reaches d: the same, the other way round.
 
-So `better` calls an effect reproduced when its sign is sure and its size is, at the best guess, one
-that matters; and refuted when it is surely smaller than what matters, whether or not it is 0. An
-effect of exactly d is falsely refuted in at most 2.5% of cases, an effect of 0 falsely reproduced
-in at most 2.5%, a difference of exactly d called none in at most 5% (two one-sided tests,
+So for `better` a claim holds when the effect's sign is sure and its size is, at the best guess, one
+that matters. It does not hold when the effect is surely smaller than what matters, whether or not
+it is 0. An effect of exactly d is falsely denied in at most 2.5% of cases, an effect of 0 falsely
+confirmed in at most 2.5%, a difference of exactly d called none in at most 5% (two one-sided tests,
 Schuirmann 1987, whose interval is by convention that of 90%).
+
+Each has an `Asked`, the range that the claim wants the effect in: a bar to pass, or a band to lie
+in.
 
 Each rule is also a p-value, which is at most 0.05 exactly where the rule holds; `verdict.py`
 corrects those for the number of findings. Intervals are shown uncorrected.
@@ -28,7 +31,7 @@ differences are normal cannot be seen from five either; an interval says how it 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import exp, isfinite, sqrt
+from math import exp, inf, isfinite, sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -44,16 +47,33 @@ class Interval(NamedTuple):
     level: float
 
 
+class Asked(NamedTuple):
+    """The range that a claim wants an effect in: bounded on both sides it is a band, else a bar."""
+
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        if isfinite(self.high) and self.low == 0:  # of factors, which are never below 0
+            return f"at most {self.high:.3g}"
+        if isfinite(self.low) and isfinite(self.high):
+            return f"within {self.low:.3g} to {self.high:.3g}"
+        return f"at least {self.low:.3g}" if isfinite(self.low) else f"at most {self.high:.3g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was seen, and how surely it speaks for the claim and against it."""
 
     effect: float
+    asked: Asked
     interval: Interval
     how: str  # the interval was made
+    under: str = ""  # the assumption of what was counted
     n: int  # values that it was made from
-    p_reproduced: float  # of what was seen, if the claim were false
-    p_refuted: float  # of what was seen, if the claim were true
+    p_holds: float  # of what was seen, if the claim were false
+    p_fails: float  # of what was seen, if the claim were true
 
 
 def better(differences: Sequence[float], *, matters: float) -> Evidence:
@@ -68,7 +88,8 @@ def better(differences: Sequence[float], *, matters: float) -> Evidence:
         above_zero = 2 * sample.p_above(0) if sample.mean >= matters else 1.0
         return above_zero, 2 * sample.p_below(matters)
 
-    return _evidence(differences, weigh, LEVEL, "Student's t over {n} paired seeds")
+    asked = Asked(matters, inf)
+    return _evidence(differences, weigh, asked, LEVEL, "Student's t over {n} paired seeds")
 
 
 def no_difference(differences: Sequence[float], *, within: float) -> Evidence:
@@ -79,7 +100,7 @@ def no_difference(differences: Sequence[float], *, within: float) -> Evidence:
         return inside, 2 * min(sample.p_above(within), sample.p_below(-within))
 
     how = "two one-sided t-tests over {n} paired seeds"
-    return _evidence(differences, weigh, EQUIVALENCE_LEVEL, how)
+    return _evidence(differences, weigh, Asked(-within, within), EQUIVALENCE_LEVEL, how)
 
 
 def at_most(values: Sequence[float], *, bound: float) -> Evidence:
@@ -88,7 +109,7 @@ def at_most(values: Sequence[float], *, bound: float) -> Evidence:
     def weigh(sample: "_Sample") -> tuple[float, float]:
         return 2 * sample.p_below(bound), 2 * sample.p_above(bound)
 
-    return _evidence(values, weigh, LEVEL, "Student's t over {n} seeds")
+    return _evidence(values, weigh, Asked(-inf, bound), LEVEL, "Student's t over {n} seeds")
 
 
 def at_least(values: Sequence[float], *, bound: float) -> Evidence:
@@ -97,25 +118,36 @@ def at_least(values: Sequence[float], *, bound: float) -> Evidence:
     def weigh(sample: "_Sample") -> tuple[float, float]:
         return 2 * sample.p_above(bound), 2 * sample.p_below(bound)
 
-    return _evidence(values, weigh, LEVEL, "Student's t over {n} seeds")
+    return _evidence(values, weigh, Asked(bound, inf), LEVEL, "Student's t over {n} seeds")
 
 
-def counted(effect: float, *, holds: bool) -> Evidence:
-    """Return the evidence of arithmetic, which has no noise."""
+def counted(effect: float, *, bar: float, under: str) -> Evidence:
+    """Return the evidence of arithmetic, which has no noise, that `effect` is at least `bar`.
+
+    It is exact only under an assumption, which `under` names.
+    """
+    holds = effect >= bar
     return Evidence(
         effect=effect,
+        asked=Asked(bar, inf),
         interval=Interval(effect, effect, 1.0),
-        how="counted, exact",
+        how=f"counted, exact: {under}",
+        under=under,
         n=1,
-        p_reproduced=0.0 if holds else 1.0,
-        p_refuted=1.0 if holds else 0.0,
+        p_holds=0.0 if holds else 1.0,
+        p_fails=1.0 if holds else 0.0,
     )
 
 
 def as_factor(seen: Evidence) -> Evidence:
     """Return evidence on natural logarithms as a factor: 0.69 becomes 2."""
     low, high, level = seen.interval
-    return replace(seen, effect=exp(seen.effect), interval=Interval(exp(low), exp(high), level))
+    return replace(
+        seen,
+        effect=exp(seen.effect),
+        asked=Asked(*map(exp, seen.asked)),
+        interval=Interval(exp(low), exp(high), level),
+    )
 
 
 def power(effect: float, spread: float, *, n: int, alpha: float = 1 - LEVEL) -> float:
@@ -169,6 +201,7 @@ class _Sample(NamedTuple):
 def _evidence(
     values: Sequence[float],
     weigh: Callable[[_Sample], tuple[float, float]],
+    asked: Asked,
     level: float,
     how: str,
 ) -> Evidence:
@@ -180,15 +213,22 @@ def _evidence(
         lost = sum(not isfinite(x) for x in values)
         how = f"none: {lost} of {n} pairs hold a run that diverged"
         return Evidence(
-            effect=float("nan"), interval=nothing, how=how, n=n, p_reproduced=1.0, p_refuted=1.0
+            effect=float("nan"),
+            asked=asked,
+            interval=nothing,
+            how=how,
+            n=n,
+            p_holds=1.0,
+            p_fails=1.0,
         )
     sample = _Sample(fmean(values), stdev(values) / sqrt(n), n)
-    reproduced, refuted = weigh(sample)
+    holds, fails = weigh(sample)
     return Evidence(
         effect=sample.mean,
+        asked=asked,
         interval=sample.interval(level),
         how=how.format(n=n),
         n=n,
-        p_reproduced=min(1.0, reproduced),
-        p_refuted=min(1.0, refuted),
+        p_holds=min(1.0, holds),
+        p_fails=min(1.0, fails),
     )

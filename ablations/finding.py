@@ -4,6 +4,7 @@
         name="ratio",
         claim=Claim(sentence="...", source=TABLE_4, refuted_by="...", matters=Matters(...)),
         comparisons=(Comparison(sweep=SWEEP, rates=RATES),),
+        gates=gates,        # rows of the design -> whether the question was asked (testable.py)
         parts=parts,        # rows of the design -> what each part of the claim saw
         imagine=imagine,    # rows without measurements -> as they would be were the claim true
         fixed_by="...",
@@ -22,7 +23,7 @@ from ablations import rows
 from ablations.published import Source
 from ablations.rows import NotRun
 from ablations.tuned import Comparison
-from ablations.verdict import Part, Verdict
+from ablations.verdict import Gate, Part, Verdict
 from sweeps.command_line import command
 from sweeps.sweep import Sweep
 from sweeps.tuning import Chosen
@@ -65,7 +66,8 @@ class Finding:
     name: str
     claim: Claim
     comparisons: tuple[Comparison, ...]
-    parts: Callable[[pd.DataFrame], tuple[Part, ...]]  # from the rows of all comparisons
+    gates: Callable[[pd.DataFrame], tuple[Gate, ...]]  # from the rows of all comparisons
+    parts: Callable[[pd.DataFrame], tuple[Part, ...]]
     imagine: Callable[[pd.DataFrame, bool], pd.DataFrame]  # rows as they were if the claim held
     remarks: Callable[[pd.DataFrame], tuple[str, ...]] = lambda found: ()  # besides the verdict
     fixed_by: str  # the commit that fixed claim, thresholds and design, before any record
@@ -96,12 +98,13 @@ class Finding:
         """
         try:
             found, notes = self._design_rows(trials, scale)
-            parts, remarks = self.parts(found), self.remarks(found)
+            gates, parts, remarks = self.gates(found), self.parts(found), self.remarks(found)
         except NotRun as missing:
             raise NotRun(f"{self.name}: {missing}; {self.how_to_run(scale)}") from None
         return Verdict(
             finding=self.name,
             scale=scale,
+            gates=gates,
             parts=parts,
             n_seeds=min(len(c.sweep.seeds[scale]) for c in self.comparisons),
             runs=len(found) + sum(len(sweep.arms) for sweep in self.tunings(scale).values()),

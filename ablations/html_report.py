@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ablations import catalog, price
+from ablations import catalog, price, shown, summary
 from ablations.finding import Finding
-from ablations.page import JUDGED, NOT_RUN, interval_text
+from ablations.page import JUDGED, NOT_RUN, gates, interval_text
 from ablations.verdict import Verdict
 from sweeps import results
 
@@ -74,12 +74,14 @@ def page(root: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "interval": interval_text}
+    environment.filters |= {"number": _number, "interval": interval_text, "gates": gates}
     template = environment.get_template(TEMPLATE)
     return template.render(
         sections=_sections(root / results.PUBLISHED),
         family=len(catalog.FINDINGS),
         not_run=NOT_RUN,
+        condition=summary.condition(root / results.PUBLISHED, JUDGED),
+        shown=shown,
     )
 
 

@@ -18,8 +18,9 @@ from ablations.published import TABLE_6
 from ablations.ratio import ATTENTION, MAMBA, THREE
 from ablations.recall import MODELS
 from ablations.tasks import POINTS, RATES, SHAPES, Size
+from ablations.testable import learned_task
 from ablations.tuned import Comparison
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from sweeps.trial.data.synthetic.few_shot import FORCED, FREE, LEGAL_MASS
 from sweeps.trial.data.tasks import FewShot, Probe
 
@@ -80,6 +81,14 @@ SWEEP = tasks.sweep(
 COMPARISON = Comparison(sweep=SWEEP, rates=RATES)
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    def gate(score: str) -> Gate:
+        shares, matters = rows.accuracies(found, rows.TEST_TASKS, score), CLAIM.matters.value
+        return learned_task(shares, (THREE, MAMBA), score, above=MAMBA, matters=matters)
+
+    return gate(FREE), gate(LEGAL_MASS), gate(FORCED)
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     matters = CLAIM.matters.value
 
@@ -122,6 +131,7 @@ FINDING = Finding(
     name="icl_format",
     claim=CLAIM,
     comparisons=(COMPARISON,),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -16,8 +16,9 @@ from ablations.evidence import as_factor, at_most, better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import FIGURE_9
 from ablations.ratio import RATES, SCALES, SEVEN, UNIT
+from ablations.testable import learned_text, outliers
 from ablations.tuned import MARGIN, Comparison
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from hybrid.spec import Mamba, ModelSpec
 from sweeps import ratio as ratio_sweep
 from sweeps.sweep import Sweep
@@ -75,10 +76,19 @@ HOT_SWEEP = Sweep(
 )
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    return (*learned_text(found), outliers(_largest(found), BARE))
+
+
+def _largest(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the largest activation at the tuned rates, by seed and arm."""
+    whole = found[found["sweep"] == SWEEP.name]
+    return rows.by_seed(whole, whole[[f"{rows.INSIDE}.{name}" for name in INSIDE]].max(axis=1))
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     whole, matters = found[found["sweep"] == SWEEP.name], log(CLAIM.matters.value)
-    largest = whole[[f"{rows.INSIDE}.{name}" for name in INSIDE]].max(axis=1)
-    smaller = rows.log_ratio(rows.by_seed(whole, largest), BARE, NORMS)
+    smaller = rows.log_ratio(_largest(found), BARE, NORMS)
     stable = rows.log_ratio(highest_stable(found), NORMS, BARE)
     worse = [-x for x in rows.percent_fewer(rows.losses(whole, rows.TEST), NORMS, BARE)]
     return (
@@ -148,6 +158,7 @@ FINDING = Finding(
         ),
         Comparison(sweep=HOT_SWEEP, rates=None),
     ),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

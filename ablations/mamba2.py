@@ -6,6 +6,7 @@ from ablations import rows, shapes
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import FIGURE_1_OF_1_5
 from ablations.ratio import FOUR_RATES, MAMBA, SEVEN, UNIT
+from ablations.testable import learned_text
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.spec import Mamba2
@@ -78,6 +79,7 @@ FINDING = Finding(
             rates=FOUR_RATES,
         ),
     ),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     fixed_by="2143ba7da0c3ed7816e18ed030743f6438732662",

@@ -13,7 +13,8 @@ from ablations.icl_format import COMPARISON, SHOTS, length
 from ablations.published import FIGURE_5
 from ablations.ratio import ATTENTION, THREE
 from ablations.tasks import POINTS, trained_on
-from ablations.verdict import Part
+from ablations.testable import learned_task
+from ablations.verdict import Gate, Part
 from sweeps.trial.data.synthetic.few_shot import FREE
 from sweeps.trial.data.tasks import FewShot
 
@@ -41,6 +42,22 @@ def shares(found: pd.DataFrame, classes: int, shots: int) -> pd.DataFrame:
     """Return the share of labels written right, by seed and arm."""
     words = (f"length {length(classes, shots)}", f"classes {classes}", FREE)
     return rows.accuracies(found, rows.TEST_TASKS, *words)
+
+
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    few, many, counts = min(SHOTS), max(SHOTS), classes_of(found)
+
+    def gains(classes: int) -> Gate:
+        what, matters = f"{few} shots, {classes} labels", CLAIM.matters.value
+        seen = shares(found, classes, few)
+        return learned_task(seen, (THREE,), what, above=THREE, matters=matters)
+
+    def leads(classes: int) -> Gate:
+        what, arms = f"{many} shots, {classes} labels", (ATTENTION, THREE)
+        seen = shares(found, classes, many)
+        return learned_task(seen, arms, what, above=THREE, matters=BEHIND)
+
+    return (*map(gains, counts), *map(leads, counts))
 
 
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
@@ -85,6 +102,7 @@ FINDING = Finding(
     name="many_shot",
     claim=CLAIM,
     comparisons=(COMPARISON,),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

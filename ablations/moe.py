@@ -18,6 +18,7 @@ from ablations.evidence import better
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import TABLE_7
 from ablations.ratio import FOUR_RATES, PAPER_7B, SCALES, UNIT
+from ablations.testable import learned_text
 from ablations.tuned import Comparison, tested
 from ablations.verdict import Part
 from hybrid import cost
@@ -189,6 +190,7 @@ FINDING = Finding(
     name="moe",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=FOUR_RATES, unmatched=UNMATCHED),),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -14,6 +14,7 @@ from ablations.evidence import at_most
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import SEED_LAWS
 from ablations.ratio import PAPER_7B, SCALES
+from ablations.testable import nothing_learned
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.flops import training_flops
@@ -119,6 +120,7 @@ FINDING = Finding(
     name="moe_budget",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=None, unmatched=UNMATCHED),),
+    gates=nothing_learned,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

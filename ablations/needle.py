@@ -16,8 +16,9 @@ from ablations.published import FIGURE_4
 from ablations.ratio import MAMBA, SCALES, SEVEN, THREE
 from ablations.recall import ONE
 from ablations.tasks import POINTS, RATES, SHAPES, Size
+from ablations.testable import learned_task
 from ablations.tuned import MARGIN, Comparison
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from sweeps.trial.data.tasks import Needle, Probe
 from sweeps.tuning import Rates
 
@@ -84,6 +85,12 @@ def trained_length(found: pd.DataFrame) -> int:
     return rows.recipe_of(found["recipe"].iloc[0]).tokens
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    shares = rows.accuracies(found, rows.TEST_TASKS, f"length {trained_length(found)}")
+    matters = CLAIM.matters.value
+    return (learned_task(shares, (SEVEN, MAMBA), "needles", above=MAMBA, matters=matters),)
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     length, matters = trained_length(found), CLAIM.matters.value
     whole = rows.accuracies(found, rows.TEST_TASKS, f"length {length}")
@@ -131,6 +138,7 @@ FINDING = Finding(
     name="needle",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=TWO_RATES),),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ablations import catalog, price
+from ablations import catalog, price, readme, shown, summary
 from ablations.finding import RUN_SCALES, Finding
+from ablations.shown import NOT_TESTABLE
 from ablations.verdict import Outcome, Part, Verdict
 from sweeps import docs, results
 
@@ -25,6 +26,11 @@ on validation data and a seed of their own; test data is read by the verdict alo
 made stands in [ablations/evidence.py](../ablations/evidence.py) and
 [ablations/verdict.py](../ablations/verdict.py): the p-value is corrected for all {family} findings
 of a scale, run or not, intervals are not. The paper has one run for each row and no intervals.
+Whether the question of a claim was asked at all is computed first, by the gates of
+[ablations/testable.py](../ablations/testable.py). Where one failed there is an effect and no
+outcome. "Asked" has the bar that an effect must pass, or the band that it must lie in.
+
+{condition}
 
 | finding | {scales} |
 |---|{rule}|
@@ -33,15 +39,20 @@ of a scale, run or not, intervals are not. The paper has one run for each row an
 
 def pages(root: Path) -> dict[Path, str]:
     """Return what each page under `root` should hold; README keeps all but its table."""
-    text = docs.readme(root)
-    return {PAGE: page(root), docs.README: docs.between(text, readme_table(root), TABLE)}
+    text = docs.between(docs.readme(root), readme_table(root), TABLE)
+    return {PAGE: page(root), docs.README: docs.between(text, readme.section(root), readme.NAME)}
 
 
 def readme_table(root: Path) -> str:
-    """Return the findings in short: a line each, by the part that decides it."""
+    """Return the findings in short: their condition, then a line each by one part."""
     by_scale = catalog.by_scale(JUDGED, root / results.PUBLISHED)
-    head = "| finding | decided by | paper | here | verdict |\n|---|---|---:|---:|---|\n"
-    return head + "\n".join(_readme_row(f, by_scale) for f in catalog.FINDINGS)
+    head = "| finding | asked | paper | here | outcome |\n|---|---|---:|---:|---|\n"
+    return (
+        summary.condition(root / results.PUBLISHED, JUDGED)
+        + "\n\n"
+        + head
+        + "\n".join(_readme_row(f, by_scale) for f in catalog.FINDINGS)
+    )
 
 
 def _readme_row(finding: Finding, by_scale: Mapping[str, dict[str, Verdict]]) -> str:
@@ -51,8 +62,8 @@ def _readme_row(finding: Finding, by_scale: Mapping[str, dict[str, Verdict]]) ->
         return f"| {link} | | | | {NOT_RUN} |"
     part = found[-1].deciding  # of the largest scale that was run
     return (
-        f"| {link} | {part.name}, {part.unit} | {_paper(part)} | {part.seen.effect:.3g} "
-        f"{_brackets(part)} | {found[-1].outcome}, {found[-1].scale} |"
+        f"| {link} | {shown.question(part)} | {_paper(part)} | {part.seen.effect:.3g} "
+        f"{_brackets(part)} | {found[-1].scale}: {shown.sentence(found[-1])} |"
     )
 
 
@@ -69,6 +80,7 @@ def page(root: Path) -> str:
     """Return docs/findings.md for the checkout at `root`."""
     by_scale = catalog.by_scale(JUDGED, root / results.PUBLISHED)
     head = HEAD.format(
+        condition=summary.condition(root / results.PUBLISHED, JUDGED),
         family=len(catalog.FINDINGS),
         scales=" | ".join(JUDGED),
         rule="|".join(["---"] * len(JUDGED)),
@@ -82,7 +94,7 @@ def page(root: Path) -> str:
 
 
 def _said(verdict: Verdict | None) -> str:
-    return NOT_RUN if verdict is None else str(verdict.outcome)
+    return NOT_RUN if verdict is None else shown.sentence(verdict)
 
 
 def _section(finding: Finding, verdicts: dict[str, Verdict | None]) -> str:
@@ -91,7 +103,7 @@ def _section(finding: Finding, verdicts: dict[str, Verdict | None]) -> str:
         f"\n## {finding.name}\n\n"
         f"{claim.sentence}\n\n"
         f"- Source: {claim.source.name} ({claim.source.setting}).\n"
-        f"- Refuted by {claim.refuted_by}.\n"
+        f"- Against it would be {claim.refuted_by}.\n"
         f"- Smallest effect that matters: {claim.matters.value:g} {claim.matters.unit}; "
         f"{claim.matters.why}. Fixed in commit {finding.fixed_by[:12]}.\n"
         f"- Matched: {_matched(finding)}.\n"
@@ -114,20 +126,35 @@ def _scale(finding: Finding, scale: str, verdict: Verdict | None) -> str:
     command = f"`{finding.command(scale)}`"
     if verdict is None:
         return f"\n**{scale}: {NOT_RUN}.** {command} runs it: {price.price(finding, scale).text}.\n"
-    rows = "\n".join(_part_row(part) for part in verdict.parts)
-    notes = "".join(f"- {note[:1].upper()}{note[1:]}.\n" for note in verdict.notes)
+    rows = "\n".join(_part_row(verdict, part) for part in verdict.parts)
+    said = (*gates(verdict), *verdict.notes)
+    notes = "".join(f"- {note[:1].upper()}{note[1:]}.\n" for note in said)
     return (
-        f"\n**{scale}: {verdict.outcome}**, p = {verdict.p_corrected:.2g} corrected and "
-        f"{verdict.p:.2g} alone; {verdict.n_seeds} seeds, {verdict.runs} runs, {command}.\n\n"
-        "| part | paper | here | interval | alone |\n|---|---:|---:|---|---|\n"
+        f"\n**{scale}: {shown.sentence(verdict)}**{_p_values(verdict)}; {verdict.n_seeds} seeds, "
+        f"{verdict.runs} runs, {command}.\n\n"
+        "| part | asked | paper | here | interval | alone |\n|---|---|---:|---:|---|---|\n"
         f"{rows}\n" + (f"\n{notes}" if notes else "")
     )
 
 
-def _part_row(part: Part) -> str:
+def gates(verdict: Verdict) -> list[str]:
+    """Return a line for each gate of the verdict: whether it passed, and the figure it saw."""
+    return [
+        f"gate {gate.name} {'passed' if gate.passed else 'failed'}: {gate.figure}"
+        for gate in verdict.gates
+    ]
+
+
+def _p_values(verdict: Verdict) -> str:
+    if not shown.has_p_value(verdict):
+        return ""
+    return f", p = {verdict.p_corrected:.2g} corrected and {verdict.p:.2g} alone"
+
+
+def _part_row(verdict: Verdict, part: Part) -> str:
     return (
-        f"| {part.name}, {part.unit} | {_paper(part)} | {part.seen.effect:.3g} "
-        f"| {interval_text(part)} | {part.outcome} |"
+        f"| {part.name}, {part.unit} | {part.seen.asked.text} | {_paper(part)} "
+        f"| {part.seen.effect:.3g} | {interval_text(part)} | {shown.alone(verdict, part)} |"
     )
 
 
@@ -139,13 +166,18 @@ def interval_text(part: Part) -> str:
     return f"[{low:.3g}, {high:.3g}], {level:.0%}, {part.seen.how}"
 
 
-COLOURS = {Outcome.REPRODUCED: "green", Outcome.REFUTED: "red", Outcome.UNDECIDED: "yellow"}
+COLOURS = {
+    Outcome.HOLDS: "green",
+    Outcome.FAILS: "red",
+    Outcome.INCONCLUSIVE: "yellow",
+    NOT_TESTABLE: "dim",
+}
 
 
 def overview(scale: str, verdicts: dict[str, Verdict]) -> Table:
-    """Return one row for each finding: verdict, the part that decides it, and its effect."""
+    """Return one row for each finding: outcome, what one part asks, and its effect."""
     table = Table(title=f"Findings at scale {scale}")
-    for heading in ("finding", "source", "verdict", "decided by", "paper", "here", "interval"):
+    for heading in ("finding", "source", "outcome", "asked", "paper", "here", "interval"):
         table.add_column(heading)
     for finding in catalog.FINDINGS:
         verdict = verdicts.get(finding.name)
@@ -156,8 +188,8 @@ def overview(scale: str, verdicts: dict[str, Verdict]) -> Table:
         table.add_row(
             finding.name,
             finding.claim.source.name,
-            f"[{COLOURS[verdict.outcome]}]{verdict.outcome}[/]",
-            part.name,
+            f"[{COLOURS[shown.kind(shown.label(verdict))]}]{shown.sentence(verdict)}[/]",
+            f"{part.name}: {part.seen.asked.text}",
             _paper(part),
             f"{part.seen.effect:.3g} {part.unit}",
             interval_text(part),

@@ -15,8 +15,9 @@ from ablations.published import PLACEMENT
 from ablations.ratio import RATES, SEVEN, THREE, UNIT
 from ablations.recall import COMPARISON, FIRST, LAST, of_tables
 from ablations.tasks import POINTS
+from ablations.testable import learned_task, learned_text
 from ablations.tuned import MARGIN, Comparison
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from sweeps.tuning import Rates
 
 LOSS_ALIKE = 1.0  # %, as in the finding on the ratio
@@ -50,6 +51,13 @@ TEXT = shapes.sweep(
     {arm: model(offset) for arm, offset in PLACES.items()},
     shapes.shorter(80),
 )
+
+
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    shares, first = rows.accuracies(of_tables(found), rows.TEST_TASKS), f"{THREE} {FIRST}"
+    matters = CLAIM.matters.value
+    tables = learned_task(shares, (THREE, first), "tables", above=first, matters=matters)
+    return (*learned_text(found), tables)
 
 
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
@@ -98,6 +106,7 @@ FINDING = Finding(
         ),
         COMPARISON,
     ),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

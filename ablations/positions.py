@@ -15,6 +15,7 @@ from ablations.evidence import no_difference
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import LOG_PROBS, TABLE_8
 from ablations.ratio import ATTENTION, SEVEN, THREE_RATES, UNIT
+from ablations.testable import learned_text
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.spec import Rope
@@ -108,6 +109,7 @@ FINDING = Finding(
     name="positions",
     claim=CLAIM,
     comparisons=(Comparison(sweep=SWEEP, rates=THREE_RATES),),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

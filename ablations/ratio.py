@@ -14,6 +14,7 @@ from ablations import figures, rows, trend
 from ablations.evidence import Evidence, better, no_difference
 from ablations.finding import SEEDS, Claim, Finding, Matters
 from ablations.published import LOG_PROBS, TABLE_4
+from ablations.testable import learned_text
 from ablations.tuned import MARGIN, Comparison, tested
 from ablations.verdict import Part
 from hybrid.spec import ModelSpec
@@ -192,6 +193,7 @@ FINDING = Finding(
         Comparison(sweep=HALF, rates=RATES, tuned_on=WHOLE),
         Comparison(sweep=QUARTER, rates=RATES, tuned_on=WHOLE),
     ),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

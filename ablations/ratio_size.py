@@ -13,6 +13,7 @@ from ablations import ratio, rows, shapes, trend
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import LOG_PROBS, TABLE_4, TABLE_5
 from ablations.ratio import ATTENTION, MAMBA, PAPER_7B, PAPER_ROWS, SEVEN, THREE_RATES, UNIT
+from ablations.testable import learned_text
 from ablations.tuned import Comparison
 from ablations.verdict import Part
 from hybrid.units import count_text
@@ -122,6 +123,7 @@ FINDING = Finding(
     name="ratio_size",
     claim=CLAIM,
     comparisons=tuple(Comparison(sweep=SWEEPS[size], rates=THREE_RATES) for size in SIZES),
+    gates=learned_text,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -16,8 +16,9 @@ from ablations.finding import Claim, Finding
 from ablations.published import RATIO_AND_RECALL
 from ablations.ratio import ATTENTION, MAMBA, THREE
 from ablations.tasks import POINTS, RATES, SHAPES, Size
+from ablations.testable import learned_task
 from ablations.tuned import Comparison
-from ablations.verdict import Part
+from ablations.verdict import Gate, Part
 from hybrid.spec import Mamba, Rope
 from sweeps.trial.data.tasks import Mqar, Phonebook, Probe
 
@@ -134,6 +135,19 @@ def of_book(found: pd.DataFrame) -> pd.DataFrame:
     return found[found["sweep"] == PHONEBOOK.name]
 
 
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    most, matters = most_pairs(found), CLAIM.matters.value
+    on_most = rows.accuracies(of_tables(found), rows.TEST_TASKS, most)
+    on_all = rows.accuracies(of_tables(found), rows.TEST_TASKS)
+    in_book = rows.accuracies(of_book(found), rows.TEST_TASKS)
+    states = [with_state(n) for n in (min(STATES), max(STATES))]
+    return (
+        learned_task(in_book, (THREE, MAMBA), "phonebook", above=MAMBA, matters=matters),
+        learned_task(on_all, states, "tables", above=states[0], matters=matters),
+        learned_task(on_most, (THREE, MAMBA), f"tables, {most}", above=MAMBA, matters=matters),
+    )
+
+
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
     most = most_pairs(found)
     on_most = rows.accuracies(of_tables(found), rows.TEST_TASKS, most)
@@ -186,6 +200,7 @@ FINDING = Finding(
     name="recall",
     claim=CLAIM,
     comparisons=(COMPARISON, Comparison(sweep=PHONEBOOK, rates=RATES)),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

@@ -13,7 +13,8 @@ from ablations.published import SHORT_CONV
 from ablations.ratio import MAMBA, THREE
 from ablations.recall import COMPARISON, NO_CONV
 from ablations.tasks import POINTS
-from ablations.verdict import Part
+from ablations.testable import learned_task
+from ablations.verdict import Gate, Part
 
 CLAIM = Claim(
     sentence=(
@@ -27,6 +28,17 @@ CLAIM = Claim(
     ),
     matters=tasks.TEN_POINTS,
 )
+
+
+def gates(found: pd.DataFrame) -> tuple[Gate, ...]:
+    shares = rows.accuracies(found, rows.TEST_TASKS)
+
+    def gate(arm: str) -> Gate:
+        without = f"{arm} {NO_CONV}"
+        arms = (arm, without)
+        return learned_task(shares, arms, "tables", above=without, matters=CLAIM.matters.value)
+
+    return gate(MAMBA), gate(THREE)
 
 
 def parts(found: pd.DataFrame) -> tuple[Part, ...]:
@@ -61,6 +73,7 @@ FINDING = Finding(
     name="short_conv",
     claim=CLAIM,
     comparisons=(COMPARISON,),
+    gates=gates,
     parts=parts,
     imagine=imagine,
     remarks=remarks,

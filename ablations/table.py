@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from ablations import catalog, rows
+from ablations import catalog, rows, shown
 from ablations.page import NOT_RUN
 from ablations.verdict import Part, Verdict
 
@@ -17,9 +17,10 @@ def findings(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
 
 
 def parts(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
-    """Return one row for each part: the effect, its interval, the paper's, and what matters.
+    """Return one row for each part: the effect, its interval, the paper's, and what is asked.
 
-    `matters` is of the whole claim, in its own unit; a part in another unit has NaN there.
+    `from` and `to` bound the range that the claim wants the effect in. One of them is infinite
+    where a bar is to be passed, none where the claim is likeness.
     """
     return pd.DataFrame(
         [_part(verdict, part) for verdict in verdicts.values() for part in verdict.parts]
@@ -40,29 +41,35 @@ def gains(losses: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFram
 def _finding(name: str, source: str, verdict: Verdict | None) -> dict[str, object]:
     row: dict[str, object] = {"finding": name, "source": source}
     if verdict is None:
-        return {**row, "verdict": NOT_RUN}
+        return {**row, "outcome": NOT_RUN}
+    p_values = (
+        {"p_corrected": verdict.p_corrected, "p_alone": verdict.p}
+        if shown.has_p_value(verdict)
+        else {}
+    )
     return {
         **row,
-        "verdict": str(verdict.outcome),
-        "p_corrected": verdict.p_corrected,
-        "p_alone": verdict.p,
+        "outcome": shown.label(verdict),
+        "gate": f"{verdict.failed.name}, {verdict.failed.figure}" if verdict.failed else "",
+        **p_values,
         "seeds": verdict.n_seeds,
         "runs": verdict.runs,
-        "decided_by": verdict.deciding.name,
+        "asked": shown.question(verdict.deciding),
     }
 
 
 def _part(verdict: Verdict, part: Part) -> dict[str, object]:
-    matters = catalog.find(verdict.finding).claim.matters
     low, high, _ = part.seen.interval
     return {
         "finding": verdict.finding,
         "part": part.name,
         "unit": part.unit,
+        "asked": part.seen.asked.text,
         "paper": float("nan") if part.paper is None else part.paper,
         "here": part.seen.effect,
         "low": low,
         "high": high,
-        "matters": matters.value if part.unit == matters.unit else float("nan"),
-        "outcome": str(part.outcome),
+        "from": part.seen.asked.low,
+        "to": part.seen.asked.high,
+        "outcome": shown.kind(shown.alone(verdict, part)),
     }

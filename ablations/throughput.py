@@ -16,6 +16,7 @@ from ablations.evidence import Evidence, as_factor, at_most, better, no_differen
 from ablations.finding import Claim, Finding, Matters
 from ablations.published import FIGURE_3B, SEED_LAWS
 from ablations.ratio import ATTENTION, SEVEN
+from ablations.testable import nothing_learned
 from ablations.verdict import Part
 from hybrid.laws import RIGHT_SIZE, throughput_share
 
@@ -118,6 +119,7 @@ FINDING = Finding(
     name="throughput",
     claim=CLAIM,
     comparisons=(COMPARISON,),
+    gates=nothing_learned,
     parts=parts,
     imagine=imagine,
     fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",
@@ -126,6 +128,7 @@ LAW = Finding(
     name="throughput_law",
     claim=LAW_CLAIM,
     comparisons=(COMPARISON,),
+    gates=nothing_learned,
     parts=law_parts,
     imagine=imagine_law,
     fixed_by="5945946cca2962fc3d377fde1f8093a428e6ae7b",

@@ -21,6 +21,7 @@ LAWS = Path("docs/laws.md")
 SPEED = Path("docs/speed.md")
 README = Path("README.md")
 TABLE = "ratio table"  # between its marks in README
+TIMED = ("prefill_tokens_per_s.", "decode_ms.", "cache_bytes.")
 
 HEAD = """# Columns of the records
 
@@ -136,9 +137,13 @@ def _fields(kind: type) -> str:
 
 
 def ratio_table(root: Path) -> str:
-    """Return the committed ratio sweep as Markdown."""
+    """Return the losses of the committed ratio sweep as Markdown.
+
+    Its speeds and caches are left out: README has those of the quieter records.
+    """
     trials = results.load("ratio", folder=root / results.PUBLISHED, scale="cpu")
-    return table.as_markdown(trials, ratio.SWEEP.arms)
+    timed = [name for name in trials if str(name).startswith(TIMED)]
+    return table.as_markdown(trials.drop(columns=timed), ratio.SWEEP.arms)
 
 
 def between(text: str, new: str, name: str) -> str:

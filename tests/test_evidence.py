@@ -67,47 +67,47 @@ def same(sample: Sequence[float]) -> Evidence:
 # ---- rates of error and of discovery ------------------------------------------------------------
 
 
-def test_noise_is_undecided_at_the_stated_rate():
+def test_noise_is_inconclusive_at_the_stated_rate():
     seen = rates(gain, series(0.0, seed=1))
-    refuted = power(D, SPREAD, n=SEEDS)  # an effect of 0 is D below what matters
-    assert no_more(seen[Outcome.REPRODUCED], ALPHA / 2)
-    assert like(seen[Outcome.REFUTED], refuted)
-    assert like(seen[Outcome.UNDECIDED], 1 - refuted - seen[Outcome.REPRODUCED] / SERIES)
-    assert seen[Outcome.UNDECIDED] > SERIES / 2
+    denied = power(D, SPREAD, n=SEEDS)  # an effect of 0 is D below what matters
+    assert no_more(seen[Outcome.HOLDS], ALPHA / 2)
+    assert like(seen[Outcome.FAILS], denied)
+    assert like(seen[Outcome.INCONCLUSIVE], 1 - denied - seen[Outcome.HOLDS] / SERIES)
+    assert seen[Outcome.INCONCLUSIVE] > SERIES / 2
 
 
 def test_a_planted_effect_is_found_at_the_stated_power():
     seen = rates(gain, series(3.0, seed=2))
-    assert like(seen[Outcome.REPRODUCED], power(3.0, SPREAD, n=SEEDS))
-    assert seen[Outcome.REPRODUCED] > 0.95 * SERIES
-    assert no_more(seen[Outcome.REFUTED], ALPHA / 2)
+    assert like(seen[Outcome.HOLDS], power(3.0, SPREAD, n=SEEDS))
+    assert seen[Outcome.HOLDS] > 0.95 * SERIES
+    assert no_more(seen[Outcome.FAILS], ALPHA / 2)
 
 
-def test_a_planted_false_claim_is_refuted_at_the_stated_power():
+def test_a_planted_false_claim_is_denied_at_the_stated_power():
     seen = rates(gain, series(-2.0, seed=3))
-    assert like(seen[Outcome.REFUTED], power(D + 2.0, SPREAD, n=SEEDS))
-    assert seen[Outcome.REPRODUCED] == 0
+    assert like(seen[Outcome.FAILS], power(D + 2.0, SPREAD, n=SEEDS))
+    assert seen[Outcome.HOLDS] == 0
 
 
-def test_an_effect_that_just_matters_is_rarely_refuted():
+def test_an_effect_that_just_matters_is_rarely_denied():
     seen = rates(gain, series(D, seed=4))
-    assert no_more(seen[Outcome.REFUTED], ALPHA / 2)
+    assert no_more(seen[Outcome.FAILS], ALPHA / 2)
 
 
 def test_equivalence_is_rarely_claimed_where_a_difference_just_matters():
     for effect in (D, -D):
-        assert no_more(rates(same, series(effect, seed=5))[Outcome.REPRODUCED], ALPHA)
+        assert no_more(rates(same, series(effect, seed=5))[Outcome.HOLDS], ALPHA)
 
 
 def test_equivalence_needs_precision_and_a_missing_significance_is_not_enough():
-    assert rates(same, series(0.0, seed=6, spread=0.2))[Outcome.REPRODUCED] > 0.99 * SERIES
-    assert rates(same, series(0.0, seed=7, spread=3.0))[Outcome.REPRODUCED] < 0.05 * SERIES
+    assert rates(same, series(0.0, seed=6, spread=0.2))[Outcome.HOLDS] > 0.99 * SERIES
+    assert rates(same, series(0.0, seed=7, spread=3.0))[Outcome.HOLDS] < 0.05 * SERIES
 
 
 @pytest.mark.parametrize("effect", [4.0, -4.0])
 def test_a_planted_difference_refutes_that_there_is_none(effect):
     seen = rates(same, series(effect, seed=8))
-    assert like(seen[Outcome.REFUTED], power(4.0 - D, SPREAD, n=SEEDS))
+    assert like(seen[Outcome.FAILS], power(4.0 - D, SPREAD, n=SEEDS))
 
 
 def test_among_many_findings_any_false_reproduction_stays_rare():
@@ -117,7 +117,7 @@ def test_among_many_findings_any_false_reproduction_stays_rare():
         samples = rng.normal(0.0, 2 * D, (family, SEEDS))
         alone = {str(i): verdict(gain(list(x)), finding=str(i)) for i, x in enumerate(samples)}
         verdicts = correct(alone, family=family)
-        wrong += any(v.outcome is Outcome.REPRODUCED for v in verdicts.values())
+        wrong += any(v.outcome is Outcome.HOLDS for v in verdicts.values())
     assert wrong <= stats.binom.ppf(0.9995, 200, ALPHA)
 
 
@@ -129,43 +129,43 @@ def test_a_rule_holds_exactly_where_its_interval_says_so():
         seen = gain(list(sample))
         low, high, level = seen.interval
         assert level == 0.95
-        assert (part(seen).outcome is Outcome.REPRODUCED) == (low > 0 and seen.effect >= D)
-        assert (part(seen).outcome is Outcome.REFUTED) == (high < D)
+        assert (part(seen).outcome is Outcome.HOLDS) == (low > 0 and seen.effect >= D)
+        assert (part(seen).outcome is Outcome.FAILS) == (high < D)
         alike = same(list(sample / 3))
         low, high, level = alike.interval
         assert level == 0.90
-        assert (part(alike).outcome is Outcome.REPRODUCED) == (low > -D and high < D)
+        assert (part(alike).outcome is Outcome.HOLDS) == (low > -D and high < D)
         kept = at_most(list(sample), bound=D)
         low, high, _ = kept.interval
-        assert (part(kept).outcome is Outcome.REPRODUCED) == (high < D)
-        assert (part(kept).outcome is Outcome.REFUTED) == (low > D)
+        assert (part(kept).outcome is Outcome.HOLDS) == (high < D)
+        assert (part(kept).outcome is Outcome.FAILS) == (low > D)
         reached = at_least(list(sample), bound=D)
         assert reached.interval == kept.interval
-        assert (part(reached).outcome is Outcome.REPRODUCED) == (low > D)
-        assert (part(reached).outcome is Outcome.REFUTED) == (high < D)
+        assert (part(reached).outcome is Outcome.HOLDS) == (low > D)
+        assert (part(reached).outcome is Outcome.FAILS) == (high < D)
 
 
 def test_the_interval_is_scipys():
     sample = [1.2, 0.9, 1.4, 1.1, 1.0]
     expected = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
     assert gain(sample).interval[:2] == pytest.approx((expected.low, expected.high))
-    assert gain(sample).p_reproduced == pytest.approx(stats.ttest_1samp(sample, 0).pvalue)
+    assert gain(sample).p_holds == pytest.approx(stats.ttest_1samp(sample, 0).pvalue)
 
 
-def test_a_small_but_sure_effect_is_refuted_and_not_reproduced():
-    assert part(gain([0.10, 0.11, 0.09, 0.10, 0.12])).outcome is Outcome.REFUTED
+def test_a_small_but_sure_effect_does_not_hold():
+    assert part(gain([0.10, 0.11, 0.09, 0.10, 0.12])).outcome is Outcome.FAILS
 
 
 def test_values_without_noise_are_decided():
-    assert part(gain([2.0] * 5)).outcome is Outcome.REPRODUCED
-    assert part(gain([0.0] * 5)).outcome is Outcome.REFUTED
-    assert part(same([0.0] * 5)).outcome is Outcome.REPRODUCED
+    assert part(gain([2.0] * 5)).outcome is Outcome.HOLDS
+    assert part(gain([0.0] * 5)).outcome is Outcome.FAILS
+    assert part(same([0.0] * 5)).outcome is Outcome.HOLDS
 
 
 @pytest.mark.parametrize("lost", [nan, inf])
-def test_a_run_that_diverged_leaves_its_part_undecided(lost):
+def test_a_run_that_diverged_leaves_its_part_inconclusive(lost):
     seen = gain([2.0, 2.1, 1.9, 2.0, lost])
-    assert part(seen).outcome is Outcome.UNDECIDED
+    assert part(seen).outcome is Outcome.INCONCLUSIVE
     assert "1 of 5 pairs hold a run that diverged" in seen.how
 
 
@@ -186,19 +186,19 @@ SURE, DENIED, VAGUE = [2.0, 2.1, 1.9, 2.0, 2.1], [-2.0, -2.1, -1.9, -2.0, -2.2],
 
 
 def test_a_conjunction_needs_every_part():
-    assert verdict(gain(SURE), gain(SURE)).alone is Outcome.REPRODUCED
-    assert verdict(gain(SURE), gain(VAGUE)).alone is Outcome.UNDECIDED
-    assert verdict(gain(SURE), gain(VAGUE), gain(DENIED)).alone is Outcome.REFUTED
-    assert verdict(counted(8.0, holds=True), gain(SURE)).alone is Outcome.REPRODUCED
-    assert verdict(counted(1.0, holds=False), gain(SURE)).alone is Outcome.REFUTED
+    assert verdict(gain(SURE), gain(SURE)).alone is Outcome.HOLDS
+    assert verdict(gain(SURE), gain(VAGUE)).alone is Outcome.INCONCLUSIVE
+    assert verdict(gain(SURE), gain(VAGUE), gain(DENIED)).alone is Outcome.FAILS
+    assert verdict(counted(8.0, bar=4.0, under="batch 1"), gain(SURE)).alone is Outcome.HOLDS
+    assert verdict(counted(1.0, bar=4.0, under="batch 1"), gain(SURE)).alone is Outcome.FAILS
 
 
 def test_each_part_is_another_chance_of_a_false_refutation_and_is_paid_for():
     once, thrice = verdict(gain(DENIED)), verdict(gain(DENIED), gain(SURE), gain(SURE))
-    assert thrice.p_refuted == pytest.approx(3 * once.p_refuted)
+    assert thrice.p_fails == pytest.approx(3 * once.p_fails)
 
 
-def test_the_deciding_part_is_the_refuted_or_the_least_sure():
+def test_the_deciding_part_is_one_that_fails_or_the_least_sure():
     assert verdict(gain(SURE), gain(DENIED)).deciding.seen.effect < 0
     assert verdict(gain(SURE), gain(VAGUE)).deciding.seen.effect == pytest.approx(0.6)
 
@@ -210,12 +210,12 @@ def test_holm_as_by_hand():
         holm([0.1, 0.2], family=1)
 
 
-def test_what_does_not_survive_the_correction_is_undecided_and_says_so():
+def test_what_does_not_survive_the_correction_is_inconclusive_and_says_so():
     barely = verdict(gain([2.0, 4.4, 0.8, 2.9, 1.2]))
-    assert barely.alone is Outcome.REPRODUCED
+    assert barely.alone is Outcome.HOLDS
     (corrected,) = correct({"made-up": barely}, family=20).values()
-    assert corrected.outcome is Outcome.UNDECIDED
-    assert "alone it would be reproduced" in corrected.notes[-1]
+    assert corrected.outcome is Outcome.INCONCLUSIVE
+    assert "alone: holds" in corrected.notes[-1]
 
 
 # ---- trends -------------------------------------------------------------------------------------

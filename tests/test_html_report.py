@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ablations import catalog, html_report
+from ablations import catalog, html_report, shown
 from ablations.__main__ import app
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def test_every_finding_has_a_row_and_a_section_with_its_verdict(page):
     said = {row[0]: row[2] for row in read.rows[1:] if row[1] in ("cpu", "-")}
     for finding in catalog.FINDINGS:
         verdict = verdicts.get(finding.name)
-        assert said[finding.name] == (verdict.outcome if verdict else "not run")
+        assert said[finding.name] == (shown.sentence(verdict) if verdict else "not run")
 
 
 def test_a_report_goes_where_it_is_asked_to(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def clicked(page: str, heading: str, times: int) -> str:
 @pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize(("times", "state"), [(1, "ascending"), (2, "descending")])
-@pytest.mark.parametrize(("heading", "column"), [("here", 4), ("verdict", 2)])
+@pytest.mark.parametrize(("heading", "column"), [("here", 4), ("outcome", 2)])
 def test_a_click_on_a_heading_sorts(page, tmp_path, heading, column, times, state):
     path = tmp_path / "page.html"
     path.write_text(clicked(page, heading, times))
