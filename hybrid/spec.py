@@ -12,9 +12,12 @@ cannot be constructed: every check is in `__post_init__`, before anything is all
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import gcd
+from typing import Any
+
+OMIT_DEFAULT = "omit_default"  # in a field's metadata
 
 
 def require(holds: bool, message: str) -> None:
@@ -28,6 +31,15 @@ def require_positive(owner: str, **fields: int | None) -> None:
     for name, value in fields.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{owner}: {name}={value!r} must be an integer of 1 or more")
+
+
+def added(default: Any) -> Any:
+    """Return a dataclass field that `hybrid.codec` leaves out of JSON at its default.
+
+    For a field that is added after records were written. What was written before the field existed
+    keeps its JSON to the last character, and with it the names that are hashed from the JSON.
+    """
+    return field(default=default, metadata={OMIT_DEFAULT: True})
 
 
 class DtInit(StrEnum):
@@ -185,6 +197,22 @@ class Layer:
         )
 
 
+class Init(StrEnum):
+    """Standard deviations of the initial matrices. Mamba's A, dt and convolution have their own.
+
+    Matrices that write into the residual stream are divided by the square root of the number of
+    residual additions in each of the three.
+
+    NORMAL: 0.02 for every matrix (GPT-2). FAN_IN: 1/sqrt(inputs), of the embedding 1/sqrt(width).
+    MUP: as FAN_IN inside layers, 1/inputs for the head and for routers, and an embedding that does
+    not depend on the width (arXiv 2203.03466, table 3). MUP is for rates that transfer over width.
+    """
+
+    NORMAL = "normal"
+    FAN_IN = "fan_in"
+    MUP = "mup"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A pre-norm language model: embedding, layers, final RMSNorm, unembedding."""
@@ -194,6 +222,7 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     tied: bool = False  # the unembedding is the embedding
     norm_eps: float = 1e-6
+    init: Init = added(Init.NORMAL)
 
     def __post_init__(self):
         require_positive("ModelSpec", vocab=self.vocab, width=self.width)
@@ -202,6 +231,14 @@ class ModelSpec:
             f"ModelSpec: layers={self.layers!r} must be a tuple of at least one Layer",
         )
         require(self.norm_eps > 0, f"ModelSpec: norm_eps={self.norm_eps!r} must be above 0")
+        require(
+            isinstance(self.init, Init),
+            f"ModelSpec: init={self.init!r} must be one of {', '.join(map(str, Init))}",
+        )
+        require(
+            not (self.tied and self.init is Init.MUP),
+            "ModelSpec: init=mup must not be tied: the embedding and the head start differently",
+        )
         for index, layer in enumerate(self.layers):
             _check_fit(layer, self.width, where=f"layers[{index}]")
 

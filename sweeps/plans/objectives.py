@@ -16,7 +16,7 @@ from hybrid.units import parse_memory
 from sweeps.plans.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
-from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.recipe import OptimizerName, Precision, Recipe
 from sweeps.trial.record import Record
 
 T = TypeVar("T")
@@ -119,6 +119,8 @@ def memory_budget(size: str, *, precision: Precision, device: str = "cpu") -> Co
             tokens=recipe.tokens,
             itemsize=itemsize(precision),
             device=device,
+            muon=recipe.optimizer is OptimizerName.MUON,
+            branches=bool(recipe.branches),
         ).total
 
     return Constraint(name="memory_budget", limit=parse_memory(size), by_arithmetic=used)

@@ -62,6 +62,7 @@ def engine_of(record: Record) -> Engine:
 
 def _grid_trials(sweep: Sweep, scale: str, folder: Path) -> pd.DataFrame:
     trials = results.load(folder.name, folder=folder.parent, scale=scale)
+    trials = trials[trials["branch_of"].isna()]  # a branch is of another length than its arm
     if results.complete(trials).empty:
         raise LookupError(f"no trial was completed; {folder} holds what went wrong, column `error`")
     return trials

@@ -6,15 +6,16 @@ record = run(spec, Recipe(steps=100, batch=8, tokens=256, lr=3e-3))
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from hybrid import codec, cost
 from hybrid import ops as backends
 from hybrid.model import HybridLM
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, require
 from sweeps.trial import provenance
 from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
@@ -23,7 +24,10 @@ from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Watch
 from sweeps.trial.parallel import team_of
 from sweeps.trial.recipe import Recipe
-from sweeps.trial.record import Label, Outcome, Record
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
+from sweeps.trial.train import Step
+
+KeepBranch = Callable[[Record, Sequence[Step], HybridLM], None]
 
 SINGLE = Label()
 ANY = Engine()
@@ -42,6 +46,7 @@ def run(
     engine: Engine = ANY,
     watch: Watch = _watch_nothing,
     keep: Callable[[HybridLM], None] = lambda model: None,
+    keep_branch: KeepBranch | None = None,
     checkpoints: Checkpoints | None = None,
     cheap_first: bool = False,
 ) -> Record:
@@ -55,13 +60,39 @@ def run(
     With an `engine.parallel`, every process of `parallel.process_group` calls it, and all return
     what was seen, measured by the first; `watch` and `keep` are called in the first alone.
 
+    With a recipe that has branches, `keep_branch` is called with the record, the curve and the
+    model of each branch when it ends; a run that is killed and continued may end a branch again,
+    with an equal record. A branch has the `run_id` of the run that it equals.
+
     Whatever goes wrong inside is the record's outcome; only an engine that is not here and
-    what the caller raises on purpose (KeyboardInterrupt) come out as exceptions. Nothing is
-    written but checkpoints: the record's turn is `record.write`.
+    what the caller raises on purpose (KeyboardInterrupt) come out as exceptions, and so does
+    RecordNotWritten, which `keep_branch` may raise. Nothing is written but checkpoints: the
+    record's turn is `records.write`. Raises ValueError for branches without `keep_branch`.
     """
+    require(
+        keep_branch is not None or not recipe.branches,
+        f"a recipe with branches={recipe.branches} needs keep_branch, which takes their records",
+    )
     start = time.perf_counter()
     team = team_of(engine, recipe.batch)
     record = not_run(spec, recipe, label=label, engine=engine)
+
+    def branch_ended(
+        equal: Recipe, columns: dict[str, Any], curve: Sequence[Step], model: HybridLM
+    ) -> None:
+        assert keep_branch is not None
+        name = run_id(spec, equal, label=label, engine=engine)
+        known = replace(
+            record,
+            run_id=name,
+            attempt=0,
+            trial_params=None,
+            recipe=codec.dumps(equal),
+            branch_of=record.run_id,
+        )
+        took = time.perf_counter() - start
+        keep_branch(replace(known, **columns, wall_s=took), curve, model)
+
     attempt = Attempt(
         name=f"{record.run_id} {_digest(spec, recipe, engine)}",
         spec=spec,
@@ -69,6 +100,7 @@ def run(
         engine=engine,
         watch=watch,
         keep=keep,
+        keep_branch=branch_ended,
         checkpoints=checkpoints,
         cheap_first=cheap_first,
         team=team,
@@ -77,6 +109,8 @@ def run(
         attempt.go()
     except Stop as stop:
         attempt.seen |= {"outcome": Outcome.PRUNED, "error": str(stop)}
+    except RecordNotWritten:
+        raise
     except Exception as error:  # a failure is an outcome, whatever its class
         attempt.seen |= {"outcome": _outcome_of(error), "error": _last_lines(error)}
     return replace(record, **attempt.seen, wall_s=time.perf_counter() - start)
