@@ -1,22 +1,30 @@
 """A decay branch equals the run of its length, its trunk the run without: to the last bit."""
 
 import contextlib
+import json
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from hybrid import codec
-from sweeps.trial import checkpoint, records
+from sweeps.sweep import Point
+from sweeps.trial import checkpoint, records, run_folder, weights
 from sweeps.trial.checkpoint import Checkpoints
 from sweeps.trial.engine import Engine, Parallel
 from sweeps.trial.recipe import WSD, OptimizerName, Precision, Recipe
-from sweeps.trial.record import Outcome, Record, RecordNotWritten
+from sweeps.trial.record import Label, Outcome, Record, RecordNotWritten
 from sweeps.trial.run import run
 from sweeps.trial.train import Step, learning_rate
+from sweeps.workers.process import run_in_process
 from tests.models import SPECS
+from tests.test_process import trial_processes
 
 HERE = Engine(device="cpu")
 SPEC = replace(SPECS["hybrid"], vocab=300)
@@ -95,10 +103,10 @@ def assert_same(seen: Seen, whole: Seen) -> None:
 
 
 def assert_same_branch(found, other) -> None:
-    (record, curve, weights), (record_2, curve_2, weights_2) = found, other
+    (record, curve, trained), (record_2, curve_2, trained_2) = found, other
     assert record.run_id == record_2.run_id
     assert exact(curve) == exact(curve_2)
-    assert equal(weights, weights_2)
+    assert equal(trained, trained_2)
     for name in ("valid_bits_per_byte", "test_bits_per_byte", "train_tokens", "recipe", "outcome"):
         assert getattr(record, name) == getattr(record_2, name), name
 
@@ -111,10 +119,10 @@ def test_a_branch_is_the_run_of_its_length_and_the_trunk_a_run_without(recipe, o
     assert seen.record.outcome is Outcome.COMPLETE, seen.record.error
     assert list(seen.branches) == list(ENDS)
     assert_same(seen, Seen(replace(recipe, schedule=replace(recipe.schedule, branches=()))))
-    for end, (record, curve, weights) in seen.branches.items():
+    for end, (record, curve, trained) in seen.branches.items():
         alone = Seen(recipe.branch(end))
         assert exact(curve) == exact(alone.curve)
-        assert equal(weights, alone.weights)
+        assert equal(trained, alone.weights)
         for name in (
             "run_id",
             "recipe",
@@ -191,6 +199,43 @@ def test_a_run_cut_off_between_record_and_checkpoint_ends_the_branch_again(recip
     for end, found in {**again.branches, **first.branches}.items():
         assert_same_branch(found, whole.branches[end])
     assert_same(again, whole)
+
+
+def rewrite(path: Path, change) -> None:
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["checkpoint"])
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(about, tensors)
+    save_file(tensors, path, {"checkpoint": json.dumps(about)})
+
+
+DAMAGES = {
+    "no state of the branch": lambda about, tensors: tensors.pop(
+        "branch.adamw.exp_avg.norm.weight"
+    ),
+    "no curve of the branch": lambda about, tensors: tensors.pop("branch.curve.lr"),
+    "no state of the trunk": lambda about, tensors: tensors.pop("model.norm.weight"),
+    "one too many": lambda about, tensors: tensors.update({"branch.more": torch.ones(3)}),
+    "a branch that is not said": lambda about, tensors: about.update(branch=None),
+    "a branch that is not there": lambda about, tensors: [
+        tensors.pop(name) for name in list(tensors) if name.startswith("branch.")
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_checkpoint_in_a_branch_that_does_not_fit_is_set_aside(
+    recipe, tmp_path, monkeypatch, caplog, damage
+):
+    with monkeypatch.context() as patch:
+        cut_after_saves(patch, 4)  # three steps of the trunk, one of the first branch
+        Seen(recipe, tmp_path)
+    assert branch_in(tmp_path / checkpoint.FILE) == 5
+    rewrite(tmp_path / checkpoint.FILE, damage)
+    anew = Seen(recipe, tmp_path)
+    assert "the run starts anew" in caplog.text
+    assert anew.record.resumed_steps == []
+    assert list(anew.branches) == list(ENDS)
 
 
 def test_a_record_that_cannot_be_written_comes_out(recipe):
@@ -272,3 +317,49 @@ def test_the_next_attempt_at_a_run_is_free_or_not_needed(recipe, tmp_path):
     assert records.next_attempt(record.run_id, tmp_path) == 1
     records.write(replace(record, outcome=Outcome.PRUNED, attempt=1), [], tmp_path)
     assert records.next_attempt(record.run_id, tmp_path) is None
+
+
+def branch_in(path: Path) -> int | None:
+    """Return the branch that a checkpoint lies in."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["checkpoint"])["branch"]
+    except (OSError, SafetensorError):  # not there yet
+        return None
+
+
+def test_a_process_killed_within_a_branch_goes_on_in_it(recipe, tmp_path):
+    schedule = WSD(warmup_steps=2, decay_fraction=0.5, branches=(40, 80))
+    point = Point(arm="h", seed=0, spec=SPEC, recipe=replace(recipe, steps=90, schedule=schedule))
+    label = Label(sweep="tiny", scale="smoke", arm="h")
+    whole = run_in_process(point, label, HERE, tmp_path / "whole", lambda event: None)
+
+    def kill(event: Step) -> None:
+        """Kill the process once its checkpoint lies in the second branch."""
+        if event.step == schedule.decay_start(80) - 1:
+            while branch_in(home.checkpoint / checkpoint.FILE) != 80:
+                time.sleep(0.001)
+            trial_processes()[0].send_signal(signal.SIGKILL)
+
+    folder = tmp_path / "killed"
+    home = run_folder.folder_of(whole.run_id, 0, folder)
+    dead = run_in_process(point, label, HERE, folder, kill, checkpoint_seconds=0, keep_weights=True)
+    assert dead.outcome is Outcome.CRASHED
+    assert branch_in(home.checkpoint / checkpoint.FILE) == 80
+    assert [r.branch_of for r in records.read(folder)].count(whole.run_id) == 1
+    again = replace(label, attempt=1)
+    last = run_in_process(point, again, HERE, folder, lambda event: None, keep_weights=True)
+    assert last.resumed_steps == [40]
+    assert last.valid_bits_per_byte == whole.valid_bits_per_byte
+    found, expected = (
+        {r.train_tokens: r for r in records.read(place) if r.branch_of == whole.run_id}
+        for place in (folder, tmp_path / "whole")
+    )
+    assert list(found) == list(expected) == [40 * 32, 80 * 32]
+    for tokens, record in found.items():
+        assert record.run_id == expected[tokens].run_id
+        assert (record.attempt, record.outcome) == (0, Outcome.COMPLETE)
+        assert record.test_bits_per_byte == expected[tokens].test_bits_per_byte
+        assert weights.path_of(record, folder).exists()
+    curves = records.read_curves(folder).to_pandas().groupby("run_id")["step"].agg(list)
+    assert all(curves[r.run_id] == list(range(r.train_tokens // 32)) for r in found.values())

@@ -268,6 +268,17 @@ CHANGES = (
         commit="5c3d33f",
         added=("int8_bits_per_byte", "int8_decode_ms", "expert_bytes", "int8_expert_bytes"),
     ),
+    Change(
+        version=11,
+        commit="093166e",
+        added=(
+            "branch_of",
+            "context_early_bits_per_byte",
+            "context_late_bits_per_byte",
+            "context_unshuffled_bits_per_byte",
+            "context_shuffled_bits_per_byte",
+        ),
+    ),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns
 COLUMNS = columns_of(Record, CHANGES)
