@@ -166,12 +166,13 @@ def test_what_does_not_go_together_is_refused():
         replace(recipe, lr_base_width=0)
 
 
-def test_muon_is_refused_where_processes_share_out_the_matrices():
+@pytest.mark.parametrize("parallel", [Parallel.DDP, Parallel.FSDP])
+def test_muon_of_several_processes_is_refused(parallel):
     from sweeps.trial.attempt import Attempt
 
     attempt = Attempt.__new__(Attempt)
-    attempt.recipe, attempt.engine = MUON, Engine(device="cpu", parallel=Parallel.FSDP)
-    with pytest.raises(ValueError, match="parallel=fsdp needs optimizer=adamw, got muon"):
+    attempt.recipe, attempt.engine = MUON, Engine(device="cpu", parallel=parallel)
+    with pytest.raises(ValueError, match=f"parallel={parallel} needs optimizer=adamw, got muon"):
         attempt._require_possible()
 
 

@@ -123,10 +123,9 @@ class Attempt:
             "a branch is trained by one process",
         )
         require(
-            self.recipe.optimizer is OptimizerName.ADAMW
-            or self.engine.parallel is not Parallel.FSDP,
-            f"parallel=fsdp needs optimizer=adamw, got {self.recipe.optimizer}: Muon takes whole "
-            "matrices, and fsdp shares them out",
+            self.recipe.optimizer is OptimizerName.ADAMW or self.engine.parallel is Parallel.NONE,
+            f"parallel={self.engine.parallel} needs optimizer=adamw, got {self.recipe.optimizer}: "
+            "Muon takes whole matrices, which fsdp shares out, and with ddp it is untested",
         )
         require(
             not self.recipe.measure_int8 or cost.param_parts(self.spec).experts > 0,
