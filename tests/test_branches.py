@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from hybrid import codec
+from sweeps.show import report
 from sweeps.sweep import Point
 from sweeps.trial import checkpoint, records, run_folder, weights
 from sweeps.trial.checkpoint import Checkpoints
@@ -364,3 +366,8 @@ def test_a_process_killed_within_a_branch_goes_on_in_it(recipe, tmp_path):
         assert weights.path_of(record, folder).exists()
     curves = records.read_curves(folder).to_pandas().groupby("run_id")["step"].agg(list)
     assert all(curves[r.run_id] == list(range(r.train_tokens // 32)) for r in found.values())
+
+
+def test_a_table_of_an_arm_leaves_its_branches_out():
+    rows = [{"run_id": "trunk", "branch_of": None}, {"run_id": "branch", "branch_of": "trunk"}]
+    assert list(report._without_branches(pd.DataFrame(rows))["run_id"]) == ["trunk"]

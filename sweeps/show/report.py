@@ -62,10 +62,17 @@ def engine_of(record: Record) -> Engine:
 
 def _grid_trials(sweep: Sweep, scale: str, folder: Path) -> pd.DataFrame:
     trials = results.load(folder.name, folder=folder.parent, scale=scale)
-    trials = trials[trials["branch_of"].isna()]  # a branch is of another length than its arm
     if results.complete(trials).empty:
         raise LookupError(f"no trial was completed; {folder} holds what went wrong, column `error`")
     return trials
+
+
+def _without_branches(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of whole runs: a branch is of another length than its arm.
+
+    The rows of a plan are chosen by its points, of which a branch may be one.
+    """
+    return trials[trials["branch_of"].isna()]
 
 
 def _title(sweep: Sweep | Search, scale: str) -> str:
@@ -73,12 +80,12 @@ def _title(sweep: Sweep | Search, scale: str) -> str:
 
 
 def _grid_table(sweep: Sweep, scale: str, folder: Path) -> Table:
-    trials = _grid_trials(sweep, scale, folder)
+    trials = _without_branches(_grid_trials(sweep, scale, folder))
     return table.as_rich(trials, sweep.arms, _title(sweep, scale))
 
 
 def _grid_figures(sweep: Sweep, scale: str, folder: Path) -> list[Path]:
-    trials = _grid_trials(sweep, scale, folder)
+    trials = _without_branches(_grid_trials(sweep, scale, folder))
     return figures.save(sweep.figure(trials, sweep.arms), folder / f"{sweep.name}-{scale}")
 
 
