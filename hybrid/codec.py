@@ -1,7 +1,9 @@
 """Frozen dataclasses to plain JSON data and back, for records and jobs. Free of torch.
 
 A dataclass becomes {"kind": class name, field: value, ...}; enums, tuples and None follow. Reading
-checks every key against the class, so a misspelt or unknown key is an error, never ignored.
+checks every key against the class, so a misspelt or unknown key is an error, never ignored. A field
+that `hybrid.spec.added` declares is left out at its default, so that equal values keep equal text
+when a class gets a new field.
 """
 
 import dataclasses
@@ -11,11 +13,14 @@ import typing
 from enum import StrEnum
 from typing import Any
 
+from hybrid.spec import OMIT_DEFAULT
+
 
 def encode(value: Any) -> Any:
     """Return JSON data for a dataclass instance built of dataclasses, tuples, enums and scalars."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = [f for f in dataclasses.fields(value) if not _is_omitted(f, value)]
+        pairs = {f.name: encode(getattr(value, f.name)) for f in fields}
         return {"kind": type(value).__name__, **pairs}
     if isinstance(value, tuple):
         return [encode(item) for item in value]
@@ -53,6 +58,10 @@ def dumps(value: Any) -> str:
 def loads(kind: Any, text: str) -> Any:
     """Return the instance of `kind` that the JSON `text` describes; errors as `decode`."""
     return decode(kind, json.loads(text))
+
+
+def _is_omitted(field: dataclasses.Field, value: Any) -> bool:
+    return OMIT_DEFAULT in field.metadata and getattr(value, field.name) == field.default
 
 
 def _decode_dataclass(kind: Any, data: Any, where: str) -> Any:

@@ -193,7 +193,8 @@ class TrainingBytes:
     """Where training memory goes, in bytes. Not all of it is held at once: see `total`."""
 
     weights: int  # fp32
-    optimizer: int  # AdamW's two moments, fp32
+    optimizer: int  # two moments of AdamW, or one of Muon, fp32
+    trunk: int  # weights and optimiser that wait while a decay branch is trained
     gradients: int  # of the weights, fp32; none are held during the forward pass
     copies: int  # of the weights of matrix products, in their lower precision
     activations: int  # what layers keep for the backward pass
@@ -205,13 +206,24 @@ class TrainingBytes:
     def total(self) -> int:
         """The largest of three moments: the loss, the backward pass's first steps, and its end."""
         middle = self.copies + self.activations + self.head + max(self.loss, self.passing)
-        return self.weights + self.optimizer + max(middle, self.gradients)
+        return self.weights + self.optimizer + self.trunk + max(middle, self.gradients)
 
 
 def training_bytes(
-    spec: ModelSpec, *, batch: int, tokens: int, itemsize: int, device: str = "cpu"
+    spec: ModelSpec,
+    *,
+    batch: int,
+    tokens: int,
+    itemsize: int,
+    device: str = "cpu",
+    muon: bool = False,
+    branches: bool = False,
 ) -> TrainingBytes:
-    """Return an estimate of peak training memory: fp32 weights, AdamW, no recomputation.
+    """Return an estimate of peak training memory: fp32 weights, no recomputation.
+
+    AdamW holds two moments of each weight; with `muon`, matrices inside layers have one. With
+    `branches`, a copy of weights and optimiser is held besides. What Muon needs for one matrix
+    while it moves it, in bf16 and given back at once, is not counted.
 
     `itemsize` is that of matrix products (2 under bf16 autocast), `device` is cpu or cuda. Counted
     are the live tensors of the loop in `sweeps/trial/train.py`. The growth of a process on the CPU
@@ -219,12 +231,14 @@ def training_bytes(
     the allocator does not give back are in it and not in this.
     """
     weights = FP32_BYTES * params(spec)
+    optimizer = 2 * weights - (FP32_BYTES * muon_params(spec) if muon else 0)
     lower = itemsize != FP32_BYTES
     V, D, n = spec.vocab, spec.width, batch * tokens
     piece = min(n, piece_tokens(V, device))
     return TrainingBytes(
         weights=weights,
-        optimizer=2 * weights,
+        optimizer=optimizer,
+        trunk=weights + optimizer if branches else 0,
         gradients=weights,
         copies=itemsize * _product_params(spec) if lower else 0,
         activations=saved_bytes(spec, batch=batch, tokens=tokens, itemsize=itemsize),
@@ -232,6 +246,11 @@ def training_bytes(
         loss=itemsize * (n * D + piece * V + V * D),
         passing=passing_bytes(spec, batch=batch, tokens=tokens, itemsize=itemsize),
     )
+
+
+def muon_params(spec: ModelSpec) -> int:
+    """Return the weights that Muon moves where it is asked for: matrices of products in layers."""
+    return _product_params(spec) - spec.vocab * spec.width + param_parts(spec).router
 
 
 def _product_params(spec: ModelSpec) -> int:

@@ -1,15 +1,19 @@
 """All weight initialisation: one function, one file, one table from parameter to rule.
 
-Matrices: normal with standard deviation 0.02, those that write into the residual stream divided by
-the square root of the number of residual additions (GPT-2 report, section 2.3; mamba-ssm's
-`_init_weights`). Mamba: as its reference code, arXiv 2312.00752 section 3.6 and mamba-ssm's
-`mamba_simple.py`; several re-implementations lost the bias of dt, hence `DtInit`. Mamba-2: as
-mamba-ssm's `mamba2.py`, where a is uniform in -[A_HIGH, A_LOW].
+Matrices: normal, with the standard deviation that `ModelSpec.init` names. Matrices that write into
+the residual stream are divided by the square root of the number of residual additions (GPT-2
+report, section 2.3; mamba-ssm's `_init_weights`). The inputs of a matrix are its last dimension.
+
+A, dt and the convolution of Mamba do not depend on `ModelSpec.init`. They start as in its reference
+code, arXiv 2312.00752 section 3.6 and mamba-ssm's `mamba_simple.py`. Several re-implementations
+lost the bias of dt, hence `DtInit`. Mamba-2: as mamba-ssm's `mamba2.py`, where a is uniform in
+-[A_HIGH, A_LOW].
 """
 
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,14 +22,25 @@ from torch import Tensor, nn
 from hybrid import layers
 from hybrid.layers.mamba import ShortConv
 from hybrid.layers.norm import RMSNorm
-from hybrid.spec import DtInit, ModelSpec
+from hybrid.spec import DtInit, Init, ModelSpec
 
 STD = 0.02
+MUP_EMBEDDING_STD = 0.125  # of FAN_IN at width 64
 DT_LOW, DT_HIGH, DT_FLOOR = 1e-3, 1e-1, 1e-4
 A_LOW, A_HIGH = 1.0, 16.0
 
 Rule = Callable[[Tensor, torch.Generator], Tensor]  # (a float32 CPU tensor to fill, draws) -> it
 Put = Callable[[Tensor, Tensor], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The rules of the matrices of one model."""
+
+    matrix: Rule
+    out: Rule  # of a matrix that writes into the residual stream
+    scores: Rule  # of the head and of routers, from which a softmax chooses
+    embedding: Rule
 
 
 def initialise(model: nn.Module, spec: ModelSpec, seed: int, put: Put = Tensor.copy_) -> None:
@@ -48,6 +63,11 @@ def initialise(model: nn.Module, spec: ModelSpec, seed: int, put: Put = Tensor.c
 
 def normal(std: float) -> Rule:
     return lambda empty, draws: empty.normal_(0.0, std, generator=draws)
+
+
+def by_inputs(power: float, scale: float = 1.0) -> Rule:
+    """Return the rule for a normal matrix of standard deviation scale x inputs^power."""
+    return lambda empty, draws: normal(scale * empty.shape[-1] ** power)(empty, draws)
 
 
 def uniform(bound: float) -> Rule:
@@ -80,62 +100,62 @@ def zeros(empty: Tensor, _draws: torch.Generator) -> Tensor:
     return empty.zero_()
 
 
-def attention(_module: layers.Attention, out_std: float) -> dict[str, Rule]:
-    return {"qkv.weight": normal(STD), "out.weight": normal(out_std)}
+def attention(_module: layers.Attention, start: Start) -> dict[str, Rule]:
+    return {"qkv.weight": start.matrix, "out.weight": start.out}
 
 
-def dt_bias(start: DtInit, *, inputs: int) -> Rule:
+def dt_bias(kind: DtInit, *, inputs: int) -> Rule:
     """Return the rule for the bias of dt, which a projection with that many inputs makes."""
     rules = {
         DtInit.LOG_UNIFORM: dt_bias_log_uniform,
         DtInit.ZERO: zeros,
         DtInit.TORCH_LINEAR: uniform(inputs**-0.5),
     }
-    return rules[start]
+    return rules[kind]
 
 
-def mamba(module: layers.Mamba, out_std: float) -> dict[str, Rule]:
+def mamba(module: layers.Mamba, start: Start) -> dict[str, Rule]:
     R = module.dt_proj.in_features
     return {
-        "in_proj.weight": normal(STD),
-        "x_proj.weight": normal(STD),
+        "in_proj.weight": start.matrix,
+        "x_proj.weight": start.matrix,
         "dt_proj.weight": uniform(R**-0.5),
         "dt_bias_E": dt_bias(module.config.dt_init, inputs=R),
         "a_log_EN": a_log,
         "d_E": ones,
-        "out_proj.weight": normal(out_std),
+        "out_proj.weight": start.out,
     }
 
 
-def mamba2(module: layers.Mamba2, out_std: float) -> dict[str, Rule]:
+def mamba2(module: layers.Mamba2, start: Start) -> dict[str, Rule]:
     return {
-        "in_proj.weight": normal(STD),
+        "in_proj.weight": start.matrix,
         "dt_bias_H": dt_bias(module.config.dt_init, inputs=module.in_proj.in_features),
         "a_log_H": a_log_uniform,
         "d_H": ones,
-        "out_proj.weight": normal(out_std),
+        "out_proj.weight": start.out,
     }
 
 
-def short_conv(module: ShortConv, _out_std: float) -> dict[str, Rule]:
+def short_conv(module: ShortConv, _start: Start) -> dict[str, Rule]:
     """As torch's Conv1d, which mamba-ssm leaves as it is: uniform within 1/sqrt(fan in)."""
     rule = uniform(module.weight_EW.shape[1] ** -0.5)
     return {"weight_EW": rule, "bias_E": rule}
 
 
-def mlp(_module: layers.MLP, out_std: float) -> dict[str, Rule]:
-    return {"gate_up.weight": normal(STD), "down.weight": normal(out_std)}
+def mlp(_module: layers.MLP, start: Start) -> dict[str, Rule]:
+    return {"gate_up.weight": start.matrix, "down.weight": start.out}
 
 
-def moe(_module: layers.MoE, out_std: float) -> dict[str, Rule]:
-    return {"router_XD": normal(STD), "gate_up_XFD": normal(STD), "down_XDF": normal(out_std)}
+def moe(_module: layers.MoE, start: Start) -> dict[str, Rule]:
+    return {"router_XD": start.scores, "gate_up_XFD": start.matrix, "down_XDF": start.out}
 
 
-def norm(_module: RMSNorm, _out_std: float) -> dict[str, Rule]:
+def norm(_module: RMSNorm, _start: Start) -> dict[str, Rule]:
     return {"weight": ones}
 
 
-RULES: dict[type, Callable[[Any, float], dict[str, Rule]]] = {
+RULES: dict[type, Callable[[Any, Start], dict[str, Rule]]] = {
     layers.Attention: attention,
     layers.Mamba: mamba,
     layers.Mamba2: mamba2,
@@ -148,11 +168,23 @@ RULES: dict[type, Callable[[Any, float], dict[str, Rule]]] = {
 
 def _rules(model: nn.Module, spec: ModelSpec) -> dict[str, Rule]:
     """Return one rule for each parameter's full name."""
-    additions = sum(1 if layer.feed_forward is None else 2 for layer in spec.layers)
-    out_std = STD / math.sqrt(additions)
-    found = {"embed.weight": normal(STD), "head.weight": normal(STD)}
+    start = _start(spec)
+    found = {"embed.weight": start.embedding, "head.weight": start.scores}
     for path, module in model.named_modules():
         if type(module) in RULES:
-            rules = RULES[type(module)](module, out_std)
+            rules = RULES[type(module)](module, start)
             found |= {f"{path}.{name}": rule for name, rule in rules.items()}
     return found
+
+
+def _start(spec: ModelSpec) -> Start:
+    additions = sum(1 if layer.feed_forward is None else 2 for layer in spec.layers)
+    fan_in, out = by_inputs(-0.5), by_inputs(-0.5, 1 / math.sqrt(additions))
+    plain, plain_out = normal(STD), normal(STD / math.sqrt(additions))
+    return {
+        Init.NORMAL: Start(matrix=plain, out=plain_out, scores=plain, embedding=plain),
+        Init.FAN_IN: Start(matrix=fan_in, out=out, scores=fan_in, embedding=fan_in),
+        Init.MUP: Start(
+            matrix=fan_in, out=out, scores=by_inputs(-1.0), embedding=normal(MUP_EMBEDDING_STD)
+        ),
+    }[spec.init]

@@ -13,12 +13,13 @@ cannot be constructed: every check is in `__post_init__`, before anything is all
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import gcd, inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 LARGEST = 2**63 - 1  # of a size; tensors and records count in int64
+OMIT_DEFAULT = "omit_default"  # in a field's metadata
 
 T = TypeVar("T")
 
@@ -61,6 +62,15 @@ def require_positive(owner: str, **fields: int | None) -> None:
             raise ValueError(f"{owner}: {name}={value!r} must be an integer of 1 or more")
         if value is not None and value > LARGEST:
             raise ValueError(f"{owner}: {name}={value!r} must be at most {LARGEST}")
+
+
+def added(default: Any) -> Any:
+    """Return a dataclass field that `hybrid.codec` leaves out of JSON at its default.
+
+    For a field that is added after records were written. What was written before the field existed
+    keeps its JSON to the last character, and with it the names that are hashed from the JSON.
+    """
+    return field(default=default, metadata={OMIT_DEFAULT: True})
 
 
 class DtInit(StrEnum):
@@ -224,6 +234,22 @@ class Layer:
         )
 
 
+class Init(StrEnum):
+    """Standard deviations of the initial matrices. Mamba's A, dt and convolution have their own.
+
+    Matrices that write into the residual stream are divided by the square root of the number of
+    residual additions in each of the three.
+
+    NORMAL: 0.02 for every matrix (GPT-2). FAN_IN: 1/sqrt(inputs), of the embedding 1/sqrt(width).
+    MUP: as FAN_IN inside layers, 1/inputs for the head and for routers, and an embedding that does
+    not depend on the width (arXiv 2203.03466, table 3). MUP is for rates that transfer over width.
+    """
+
+    NORMAL = "normal"
+    FAN_IN = "fan_in"
+    MUP = "mup"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A pre-norm language model: embedding, layers, final RMSNorm, unembedding."""
@@ -233,6 +259,7 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     tied: bool = False  # the unembedding is the embedding
     norm_eps: float = 1e-6
+    init: Init = added(Init.NORMAL)
 
     def __post_init__(self):
         refuse_unless_positive("ModelSpec", vocab=self.vocab, width=self.width)
@@ -243,6 +270,14 @@ class ModelSpec:
         refuse_unless(
             0 < self.norm_eps < inf,
             f"ModelSpec: norm_eps={self.norm_eps!r} must be above 0 and finite",
+        )
+        refuse_unless(
+            isinstance(self.init, Init),
+            f"ModelSpec: init={self.init!r} must be one of {', '.join(map(str, Init))}",
+        )
+        refuse_unless(
+            not (self.tied and self.init is Init.MUP),
+            "ModelSpec: init=mup must not be tied: the embedding and the head start differently",
         )
         for index, layer in enumerate(self.layers):
             _check_fit(layer, self.width, where=f"layers[{index}]")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from hybrid.layers import Mamba, Mamba2
 from hybrid.model import build
-from hybrid.spec import DtInit, Layer, ModelSpec
+from hybrid.spec import DtInit, Init, Layer, ModelSpec, MoE
 from hybrid.spec import Mamba as MambaSpec
 from hybrid.spec import Mamba2 as Mamba2Spec
 from tests.models import SPECS, tiny
@@ -89,3 +89,52 @@ def test_a_parameter_without_a_rule_is_an_error():
     model.extra = torch.nn.Parameter(torch.zeros(3))
     with pytest.raises(LookupError, match="extra has no rule"):
         initialise(model, SPECS["hybrid"], 0)
+
+
+def std_of(init: Init, width: int, name: str) -> float:
+    layer = Layer(mixer=MambaSpec(), feed_forward=MoE(hidden=2 * width, n_experts=4, top_k=1))
+    model = build(ModelSpec(vocab=512, width=width, layers=(layer,) * 2, init=init))
+    return dict(model.named_parameters())[name].std().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "normal", "fan_in", "mup"),
+    [
+        ("embed.weight", 0.02, 1 / 8, 1 / 8),
+        ("head.weight", 0.02, 1 / 8, 1 / 64),
+        ("blocks.0.mixing.mixer.in_proj.weight", 0.02, 1 / 8, 1 / 8),
+        ("blocks.0.mixing.mixer.out_proj.weight", 0.01, 128**-0.5 / 2, 128**-0.5 / 2),
+        ("blocks.1.feeding.feed_forward.gate_up_XFD", 0.02, 1 / 8, 1 / 8),
+        ("blocks.1.feeding.feed_forward.down_XDF", 0.01, 128**-0.5 / 2, 128**-0.5 / 2),
+        ("blocks.1.feeding.feed_forward.router_XD", 0.02, 1 / 8, 1 / 64),
+    ],
+)
+def test_the_scale_of_a_matrix_is_the_one_asked_for(name, normal, fan_in, mup):
+    wanted = {Init.NORMAL: normal, Init.FAN_IN: fan_in, Init.MUP: mup}
+    for init, std in wanted.items():
+        assert std_of(init, 64, name) == pytest.approx(std, rel=0.15)
+
+
+def test_only_the_embedding_of_mup_does_not_depend_on_the_width():
+    for name, power in (("embed.weight", 0), ("head.weight", -1)):
+        ratio = std_of(Init.MUP, 128, name) / std_of(Init.MUP, 32, name)
+        assert ratio == pytest.approx(4.0**power, rel=0.05)
+    ratio = std_of(Init.FAN_IN, 128, "embed.weight") / std_of(Init.FAN_IN, 32, "embed.weight")
+    assert ratio == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("init", list(Init))
+def test_the_start_of_mamba_does_not_depend_on_the_matrices(init):
+    plain, other = build(SPECS["mixer-mamba"]), build(replace(SPECS["mixer-mamba"], init=init))
+    ours, theirs = dict(plain.named_parameters()), dict(other.named_parameters())
+    ends = ("a_log_EN", "d_E", "dt_bias_E", "dt_proj.weight", "weight_EW", "bias_E")
+    names = [name for name in ours if name.endswith(ends)]
+    assert len(names) == 6
+    assert all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+def test_a_wrong_init_is_refused():
+    with pytest.raises(ValueError, match="init='xavier' must be one of normal, fan_in, mup"):
+        replace(SPECS["hybrid"], init="xavier")
+    with pytest.raises(ValueError, match="init=mup must not be tied"):
+        replace(SPECS["hybrid-tied"], init=Init.MUP)

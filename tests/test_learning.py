@@ -11,8 +11,9 @@ from hybrid.spec import MLP, Attention, Layer, Mamba, Mamba2, Mixer, ModelSpec, 
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.synthetic import accuracy, chance, draw
 from sweeps.trial.data.tasks import Recall, Task, Xor
+from sweeps.trial.optimizers import build_optimizer
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.train import adamw, train
+from sweeps.trial.train import train
 
 WIDTH, VOCAB, LENGTH = 32, 16, 16
 RECIPE = Recipe(steps=300, batch=32, tokens=LENGTH, lr=1e-2, weight_decay=0.0)
@@ -34,7 +35,7 @@ def final_accuracy(task: Task, *layers: Layer, recipe: Recipe = RECIPE) -> float
         )
 
     model = build(ModelSpec(vocab=VOCAB, width=WIDTH, layers=layers))
-    for _ in train(model, adamw(model, recipe), batch, recipe, Precision.FP32):
+    for _ in train(model, build_optimizer(model, recipe), batch, recipe, Precision.FP32):
         pass
     ids_BT, targets_BT = batch(0, Split.VALID)
     with torch.no_grad():

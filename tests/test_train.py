@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hybrid.model import build
+from sweeps.trial.optimizers import build_optimizer, weight_groups
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.train import Step, adamw, learning_rate, train, weight_groups
+from sweeps.trial.train import Step, learning_rate, train
 from tests.models import SPECS, VOCAB
 
 RECIPE = Recipe(steps=40, batch=8, tokens=16, lr=1e-2)
@@ -23,7 +24,8 @@ def repeated_halves(step: int):
 
 def trained(name: str, recipe: Recipe = RECIPE, precision: Precision = Precision.FP32):
     model = build(SPECS[name], seed=recipe.seed)
-    return model, list(train(model, adamw(model, recipe), repeated_halves, recipe, precision))
+    optimizer = build_optimizer(model, recipe)
+    return model, list(train(model, optimizer, repeated_halves, recipe, precision))
 
 
 def losses(steps: list[Step]) -> list[float]:
@@ -54,12 +56,13 @@ def test_the_schedule_warms_up_and_decays():
 def test_vectors_and_a_do_not_decay():
     model = build(SPECS["hybrid"])
     names = {id(p): name for name, p in model.named_parameters()}
-    decayed, kept = ([names[id(p)] for p in g["params"]] for g in weight_groups(model, 0.1))
+    groups = weight_groups(dict(model.named_parameters()), 0.1)
+    decayed, kept = ([names[id(p)] for p in g["params"]] for g in groups)
     assert set(decayed) | set(kept) == set(names.values())
     ends = ("norm.weight", "a_log_EN", "d_E", "dt_bias_E", "bias_E")
     assert all(name.endswith(ends) for name in kept)
     assert not any(name.endswith(ends) for name in decayed)
-    assert [g["weight_decay"] for g in weight_groups(model, 0.1)] == [0.1, 0.0]
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
 
 
 def test_the_balance_loss_really_trains_the_router():

@@ -55,8 +55,9 @@ def estimate_bytes(setting: Setting, phase: Phase) -> int:
     spec, batch, item = setting.spec, setting.batch, itemsize(setting.precision)
     if phase is Phase.TRAIN:
         kind = setting.device.type
-        sizes = {"batch": batch, "tokens": setting.tokens, "itemsize": item}
-        return training_bytes(spec, **sizes, device=kind).total
+        return training_bytes(
+            spec, batch=batch, tokens=setting.tokens, itemsize=item, device=kind
+        ).total
     context = setting.contexts[0]
     read = min(context, chunk(batch))
     return (

@@ -18,7 +18,7 @@ from sweeps.plans.plan import Direction
 from sweeps.trial.device import itemsize
 from sweeps.trial.events import Speeds
 from sweeps.trial.file_names import require_name
-from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.recipe import OptimizerName, Precision, Recipe
 from sweeps.trial.record import Record
 
 T = TypeVar("T")
@@ -133,6 +133,8 @@ def memory_budget(size: str, *, precision: Precision, device: str = "cpu") -> Co
             tokens=recipe.tokens,
             itemsize=itemsize(precision),
             device=device,
+            muon=recipe.optimizer is OptimizerName.MUON,
+            branches=bool(recipe.branches),
         ).total
 
     return Constraint(name="memory_budget", limit=parse_memory(size), by_arithmetic=used)

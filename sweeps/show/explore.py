@@ -6,17 +6,18 @@ explore.paired(trials, "bits_per_byte", over="1:0")    # differences of the same
 explore.against(trials, x="params", y="bits_per_byte") # a figure of any two columns
 """
 
-import json
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hybrid import codec
 from sweeps import designs, results
 from sweeps.results import complete, keys
 from sweeps.show.figures import COLOURS, STYLE, label, look, spread_labels
 from sweeps.show.statistics import interval
+from sweeps.trial.recipe import Recipe
 
 LOSS = "valid_bits_per_byte"
 SMOOTH = 10  # steps of a training curve that are averaged
@@ -30,8 +31,8 @@ def with_loss(trials: pd.DataFrame) -> pd.DataFrame:
 
 def with_recipe(trials: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Return `trials` with fields of their recipes as columns, such as `lr` or `batch`."""
-    recipes = [json.loads(recipe) for recipe in trials["recipe"]]
-    return trials.assign(**{name: [recipe[name] for recipe in recipes] for name in names})
+    recipes = [codec.loads(Recipe, recipe) for recipe in trials["recipe"]]
+    return trials.assign(**{name: [getattr(r, name) for r in recipes] for name in names})
 
 
 def summary(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

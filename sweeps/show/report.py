@@ -66,7 +66,8 @@ def engine_of(record: Record) -> Engine:
 
 def _of_sweep(sweep: Sweep, scale: str, folder: Path) -> Report:
     trials = results.load(folder.name, folder=folder.parent, scale=scale)
-    return _grid_report(sweep, scale, folder, trials, ())
+    whole = trials[trials["branch_of"].isna()]  # a branch is of another length than its arm
+    return _grid_report(sweep, scale, folder, whole, ())
 
 
 def _of_grid(grid: Grid, ledger: Ledger) -> Report:

@@ -23,10 +23,17 @@ from sweeps.trial.engine import Compile, Engine, Parallel
 from sweeps.trial.events import Event, Stop, Tell, Watch
 from sweeps.trial.material import Material, open_material
 from sweeps.trial.measure import Speeds, speeds, train_tokens_per_s
+from sweeps.trial.optimizers import build_optimizer
 from sweeps.trial.parallel import Team
-from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.recipe import OptimizerName, Precision, Recipe
 from sweeps.trial.record import Outcome
-from sweeps.trial.train import Step, adamw, train
+from sweeps.trial.train import Step
+from sweeps.trial.trunk import BranchEnd, Trunk
+
+# What is known of a branch: its run's recipe, its columns, its curve, and the model at its end.
+KeepBranch = Callable[[Recipe, dict[str, Any], Sequence[Step], HybridLM], None]
+# Columns that every branch has in common with its trunk.
+SHARED = ("ops", "compiled", "parallel", "world_size", "precision", "resumed_steps")
 
 
 @dataclass(kw_only=True)
@@ -40,10 +47,12 @@ class Attempt:
     watch: Watch
     tell: Tell
     keep: Callable[[HybridLM], None]
+    keep_branch: KeepBranch
     checkpoints: Checkpoints | None
     cheap_first: bool
     team: Team
     seen: dict[str, Any] = field(default_factory=dict)  # columns of the record
+    peak_bytes: int = 0  # before the last measurement of a branch
 
     def go(self) -> None:
         """Do it all; `seen` then holds `outcome` too, complete or diverged."""
@@ -74,12 +83,12 @@ class Attempt:
         curve: list[Step] = []
         self._tell("training its first step")
         try:
-            self._train(curve, model, material, precision)
+            self._train(curve, model, material, precision, memory)
         finally:
-            self.seen |= columns_of(curve) | {"train_peak_bytes": memory.peak_bytes()}
-        if not math.isfinite(curve[-1].nats_per_token):
-            where = f"the training loss of step {curve[-1].step} is {curve[-1].nats_per_token}"
-            self.seen |= {"outcome": Outcome.DIVERGED, "error": where}
+            peak = max(self.peak_bytes, memory.peak_bytes())
+            self.seen |= columns_of(curve) | {"train_peak_bytes": peak}
+        if (diverged := _diverged(curve)) is not None:
+            self.seen |= diverged
             return
         model.zero_grad(set_to_none=True)
         model = self.team.whole_model(model)
@@ -93,6 +102,17 @@ class Attempt:
             self.seen |= found | {"outcome": Outcome.COMPLETE, "error": None}
         self.seen = self.team.from_first(self.seen)
 
+    def _branch_ended(
+        self, end: BranchEnd, model: HybridLM, material: Material, precision: Precision
+    ) -> None:
+        """Measure a branch on held-out data and hand it to `keep_branch`."""
+        seen = {name: self.seen[name] for name in SHARED} | material.known | columns_of(end.curve)
+        seen |= _diverged(end.curve) or (
+            material.held_out(model, end.recipe, precision)
+            | {"outcome": Outcome.COMPLETE, "error": None}
+        )
+        self.keep_branch(end.recipe, seen, end.curve, model)
+
     def _require_possible(self) -> None:
         """Raise ValueError for a recipe that this model or this engine cannot follow."""
         compiled = self.engine.compile
@@ -100,6 +120,16 @@ class Attempt:
             self.recipe.activation == 0 or compiled is Compile.OFF,
             f"compile={compiled} must be off with activation={self.recipe.activation:g}: what is "
             "compiled does not see the hooks that the activation loss is taken by",
+        )
+        require(
+            not self.recipe.branches or self.engine.parallel is Parallel.NONE,
+            f"parallel={self.engine.parallel} must be none with branches={self.recipe.branches}: "
+            "a branch is trained by one process",
+        )
+        require(
+            self.recipe.optimizer is OptimizerName.ADAMW or self.engine.parallel is Parallel.NONE,
+            f"parallel={self.engine.parallel} needs optimizer=adamw, got {self.recipe.optimizer}: "
+            "Muon takes whole matrices, which fsdp shares out, and with ddp it is untested",
         )
         require(
             not self.recipe.measure_int8 or cost.param_parts(self.spec).experts > 0,
@@ -126,6 +156,8 @@ class Attempt:
             tokens=self.recipe.tokens,
             itemsize=itemsize(precision),
             device=device.type,
+            muon=self.recipe.optimizer is OptimizerName.MUON,
+            branches=bool(self.recipe.branches),
         ).total
 
     def _time_first(self, model: HybridLM, precision: Precision) -> None:
@@ -156,12 +188,17 @@ class Attempt:
             raise stop
 
     def _train(
-        self, curve: list[Step], model: HybridLM, material: Material, precision: Precision
+        self,
+        curve: list[Step],
+        model: HybridLM,
+        material: Material,
+        precision: Precision,
+        memory: PeakMemory,
     ) -> None:
         """Train until the last step or the first loss that is not finite; fill `curve`.
 
         The watcher sees the steps of earlier processes first, so that to it, too, a continued run
-        is like any other.
+        is like any other. It does not see the steps of branches.
         """
 
         def batch(step: int) -> Batch:
@@ -170,7 +207,7 @@ class Attempt:
                 seed=recipe.seed, step=step, batch=recipe.batch, length=recipe.tokens
             )
 
-        optimizer = adamw(model, self.recipe)
+        optimizer = build_optimizer(model, self.recipe)
         checkpointer, done = None, Done()
         if self.checkpoints is not None:
             # Packages and machines change these under one name; a checkpoint must not mix them.
@@ -179,16 +216,32 @@ class Attempt:
             checkpointer = Checkpointer(self.checkpoints, name, model, optimizer, self.team)
             done = checkpointer.restore()
         self.seen["resumed_steps"] = list(done.resumed_steps)
-        for step in done.curve:
-            curve.append(step)
-            self._show(step)
-        for step in train(model, optimizer, batch, self.recipe, precision, len(curve), self.team):
-            curve.append(step)
-            if checkpointer is not None and math.isfinite(step.nats_per_token):
-                checkpointer.after_step(curve)
-            self._show(step)
-            if not math.isfinite(step.nats_per_token):
-                break
+        trunk = Trunk(
+            model=model,
+            optimizer=optimizer,
+            batch=batch,
+            recipe=self.recipe,
+            precision=precision,
+            team=self.team,
+            checkpointer=checkpointer,
+        )
+        for event in trunk.events(done):
+            if isinstance(event, Step):
+                curve.append(event)
+                self._show(event)
+            else:  # its measurement is not training, and may take more memory
+                self.peak_bytes = max(self.peak_bytes, memory.peak_bytes())
+                self._branch_ended(event, model, material, precision)
+                memory.restart()
+
+
+def _diverged(curve: Sequence[Step]) -> dict[str, Any] | None:
+    """Return the outcome of a run whose last loss is not finite; None where it is."""
+    last = curve[-1]
+    if math.isfinite(last.nats_per_token):
+        return None
+    where = f"the training loss of step {last.step} is {last.nats_per_token}"
+    return {"outcome": Outcome.DIVERGED, "error": where}
 
 
 def columns_of(curve: Sequence[Step]) -> dict[str, Any]:

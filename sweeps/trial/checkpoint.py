@@ -2,19 +2,22 @@
 
     runs/<run_id>-<attempt>/checkpoint/state.safetensors
 
-It holds the parameters, AdamW's state, torch's random numbers and the curve so far as tensors, and
-as JSON in the file's own metadata whose they are and which step comes next. The data is a function
-of (recipe, step) and needs no place here. The file is put in place by one rename, so it is whole or
-the one before. A file that is not ours, or no longer whole, is set aside and the run starts anew.
+It holds the parameters, the optimiser's state, torch's random numbers and the curve so far as
+tensors, and as JSON in the file's own metadata whose they are and which step comes next. Within a
+decay branch it holds all of this twice: the branch's under names that begin with `branch.`, and the
+trunk's as it was left. The data is a function of (recipe, step) and needs no place here. The file
+is put in place by one rename, so it is whole or the one before. A file that is not ours, or no
+longer whole, is set aside and the run starts anew.
 
-    {"format": 1, "run": "ratio-cpu-1to7-s0-3f9c2a1b 8d0c...", "next_step": 120, "resumed": [40]}
+    {"format": 2, "run": "ratio-cpu-1to7-s0-3f9c2a1b 8d0c...", "next_step": 120, "resumed": [40],
+     "ended": [60], "branch": null}
 """
 
 import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,16 +27,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim import Optimizer
 
 from hybrid.model import HybridLM
-from sweeps.trial.parallel import ALONE, Team, put, whole
+from sweeps.trial.optimizers import Optimizer
+from sweeps.trial.parallel import ALONE, Team, whole
+from sweeps.trial.state import State, put_back, shapes_of, tensors_of
 from sweeps.trial.train import Step
 
-FORMAT = 1  # raised when the names or the meaning of what is stored change
+FORMAT = 2  # raised when the names or the meaning of what is stored change
 FILE = "state.safetensors"
 EVERY_SECONDS = 30.0
-ADAMW = ("step", "exp_avg", "exp_avg_sq")
+BRANCH = "branch."  # before the names of what is a branch's
 CURVE_TYPES = {int: torch.int64, float: torch.float64}
 
 log = logging.getLogger(__name__)
@@ -48,11 +52,22 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A decay branch that is not over; the model has its weights."""
+
+    end: int  # the step that it ends at
+    steps: tuple[Step, ...]  # its own, after those of the trunk
+    trunk: State  # that the run goes on from when the branch is over
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """What earlier processes did of a run."""
 
     curve: tuple[Step, ...] = ()
     resumed_steps: tuple[int, ...] = ()
+    ended: tuple[int, ...] = ()  # branches of which the record is written
+    begun: Begun | None = None
 
 
 class Checkpointer:
@@ -109,29 +124,44 @@ class Checkpointer:
         os.replace(self.path, aside)
         log.warning("the run starts anew: %s; it is now %s", wrong, aside)
 
-    def after_step(self, curve: Sequence[Step]) -> None:
+    def after_step(
+        self, curve: Sequence[Step], ended: Sequence[int] = (), begun: Begun | None = None
+    ) -> None:
         """Save if it is time; a disk that refuses is warned of, and training goes on."""
-        if not self.team.from_first(time.monotonic() - self.saved >= self.every_seconds):
-            return
-        live = self._live()
+        if self.team.from_first(time.monotonic() - self.saved >= self.every_seconds):
+            self.save(curve, ended, begun)
+
+    def save(
+        self, curve: Sequence[Step], ended: Sequence[int] = (), begun: Begun | None = None
+    ) -> None:
+        """Save now; a disk that refuses is warned of, and training goes on."""
+        live = self._whole(tensors_of(self.model, self.optimizer))
         try:
             if self.team.first:
-                self._save(live, curve)
+                self._save(live, curve, ended, begun)
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint after step %d: %s", curve[-1].step, error)
         self.saved = time.monotonic()
 
-    def _save(self, live: dict[str, Tensor], curve: Sequence[Step]) -> None:
+    def _save(
+        self, live: State, curve: Sequence[Step], ended: Sequence[int], begun: Begun | None
+    ) -> None:
         about = {
             "format": FORMAT,
             "run": self.run,
             "next_step": curve[-1].step + 1,
             "resumed": list(self.resumed_steps),
+            "ended": list(ended),
+            "branch": begun and begun.end,
         }
+        tensors = live | _curve_tensors(curve)
+        if begun is not None:
+            branch = live | _curve_tensors(begun.steps)
+            trunk = begun.trunk | _curve_tensors(curve)
+            tensors = trunk | {BRANCH + name: x for name, x in branch.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_name(f".{FILE}.{uuid4().hex}.tmp")
         try:
-            tensors = {**live, **_random_state(self._device()), **_curve_tensors(curve)}
             save_file(tensors, scratch, {"checkpoint": json.dumps(about)})
             _sync(scratch)
             os.replace(scratch, self.path)
@@ -139,27 +169,42 @@ class Checkpointer:
         finally:
             scratch.unlink(missing_ok=True)
 
+    def _whole(self, state: State) -> State:
+        """Return what is to be saved, in the first process; the others help it gather the parts."""
+        tensors = {}
+        for name, x in state.items():
+            full = whole(x)
+            if self.team.first:
+                tensors[name] = full.contiguous()
+        return tensors
+
     def _restored(self) -> Done:
         """Check everything, then put it in place, so that a bad file changes nothing."""
         with safe_open(self.path, framework="pt") as file:
             about = self._about(file.metadata() or {})
             names = set(file.keys())
-            self._check_shapes(file, names)
-            curve = _curve_from(file, about["next_step"])
-            for name, parameter in self.model.named_parameters():
-                with torch.no_grad():
-                    put(parameter, file.get_tensor(f"model.{name}"))
-                if f"adamw.step.{name}" in names:
-                    step, *moments = (file.get_tensor(f"adamw.{key}.{name}") for key in ADAMW)
-                    self.optimizer.state[parameter] = {
-                        "step": step.to(parameter.device, copy=True),
-                        **{
-                            key: put(torch.empty_like(parameter, requires_grad=False), moment)
-                            for key, moment in zip(ADAMW[1:], moments, strict=True)
-                        },
-                    }
-            _set_random_state(file, self._device(), names)
-        return Done(curve=tuple(curve), resumed_steps=(*about["resumed"], int(about["next_step"])))
+            of_branch = {x.removeprefix(BRANCH) for x in names if x.startswith(BRANCH)}
+            of_trunk = {x for x in names if not x.startswith(BRANCH)}
+            self._check_shapes(file, of_trunk)
+            curve = _curve_from(file, 0, about["next_step"])
+            state = {name: file.get_tensor(name) for name in of_trunk}
+            begun, live = None, state
+            if about["branch"] is not None:
+                self._check_shapes(file, of_branch, BRANCH)
+                live = {name: file.get_tensor(BRANCH + name) for name in of_branch}
+                begun = self._begun(file, about, state)
+            elif of_branch:
+                raise ValueError(f"{self.path} is in no branch, and has tensors of one")
+            put_back(self.model, self.optimizer, live)
+        resumed = (*about["resumed"], int(about["next_step"]))
+        return Done(
+            curve=tuple(curve), resumed_steps=resumed, ended=tuple(about["ended"]), begun=begun
+        )
+
+    def _begun(self, file: Any, about: Mapping[str, Any], state: State) -> Begun:
+        steps = _curve_from(file, about["next_step"], None, BRANCH)
+        trunk = {name: x for name, x in state.items() if name not in _curve_names()}
+        return Begun(end=about["branch"], steps=tuple(steps), trunk=trunk)
 
     def _about(self, metadata: dict[str, str]) -> dict[str, Any]:
         about = json.loads(metadata.get("checkpoint", "{}"))
@@ -171,53 +216,16 @@ class Checkpointer:
             raise ValueError(f"{self.path} is of another run: {about['run']}, not {self.run}")
         return about
 
-    def _check_shapes(self, file: Any, names: set[str]) -> None:
-        """Raise ValueError unless the file holds exactly this model, and AdamW's state in threes.
-
-        A parameter that never had a gradient, such as an expert never chosen, has no such state.
-        """
-        wanted = {f"rng.{self._device().type}", "rng.cpu", *_curve_names()}
-        for name, parameter in self.model.named_parameters():
-            shapes = {f"model.{name}": parameter.shape}
-            if f"adamw.step.{name}" in names:
-                moments = {f"adamw.{key}.{name}": parameter.shape for key in ADAMW[1:]}
-                shapes |= {f"adamw.step.{name}": torch.Size(), **moments}
-            for key, shape in shapes.items():
-                if key not in names or tuple(file.get_slice(key).get_shape()) != tuple(shape):
-                    raise ValueError(
-                        f"{self.path}: {key} is missing or not of shape {tuple(shape)}"
-                    )
-            wanted |= shapes.keys()
-        if odd := sorted(wanted ^ names):
-            raise ValueError(f"{self.path}: {odd[0]} is missing or unknown")
-
-    def _live(self) -> dict[str, Tensor]:
-        """Return what is to be saved, in the first process; the others help it gather the parts."""
-        tensors = {}
-        for name, parameter in self.model.named_parameters():
-            state = self.optimizer.state[parameter]
-            named = {f"adamw.{key}.{name}": value for key, value in state.items()}
-            for key, value in {f"model.{name}": parameter.detach(), **named}.items():
-                full = whole(value)
-                if self.team.first:
-                    tensors[key] = full.contiguous()
-        return tensors
-
-    def _device(self) -> torch.device:
-        return self.model.embed.weight.device
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    states = {"rng.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["rng.cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_random_state(file: Any, device: torch.device, names: set[str]) -> None:
-    torch.set_rng_state(file.get_tensor("rng.cpu"))
-    if "rng.cuda" in names:
-        torch.cuda.set_rng_state(file.get_tensor("rng.cuda"), device)
+    def _check_shapes(self, file: Any, names: set[str], prefix: str = "") -> None:
+        """Raise ValueError unless the file holds exactly this model, its optimiser and a curve."""
+        wanted = shapes_of(self.model, self.optimizer, names) | dict.fromkeys(_curve_names())
+        for name, shape in wanted.items():
+            found = tuple(file.get_slice(prefix + name).get_shape()) if name in names else None
+            if found is None or (shape is not None and found != tuple(shape)):
+                right = "" if shape is None else f" or not of shape {tuple(shape)}"
+                raise ValueError(f"{self.path}: {prefix}{name} is missing{right}")
+        if odd := sorted(wanted.keys() ^ names):
+            raise ValueError(f"{self.path}: {prefix}{odd[0]} is missing or unknown")
 
 
 def _curve_names() -> list[str]:
@@ -235,12 +243,14 @@ def _curve_tensors(curve: Sequence[Step]) -> dict[str, Tensor]:
     }
 
 
-def _curve_from(file: Any, next_step: int) -> list[Step]:
-    columns = [file.get_tensor(name).tolist() for name in _curve_names()]
+def _curve_from(file: Any, first: int, end: int | None, prefix: str = "") -> list[Step]:
+    """Return the steps from `first` to `end`; None is wherever they end."""
+    columns = [file.get_tensor(prefix + name).tolist() for name in _curve_names()]
     names = [f.name for f in fields(Step)]
     curve = [Step(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
-    if [step.step for step in curve] != list(range(next_step)):
-        raise ValueError(f"the checkpoint's curve does not run from step 0 to {next_step - 1}")
+    end = first + len(curve) if end is None else end
+    if [step.step for step in curve] != list(range(first, end)):
+        raise ValueError(f"the checkpoint's curve does not run from step {first} to {end - 1}")
     return curve
 
 

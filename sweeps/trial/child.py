@@ -5,10 +5,12 @@ than before, then the record's path or MachineError.
 Down comes a Stop, at any time, and an answer to Speeds: Stop or None. It dies with its parent.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -119,6 +121,17 @@ def _written(job: Job, known: Record, home: RunFolder, curve: _Curve) -> Path:
         if job.keep_weights:
             weights.keep(model, job.recipe, weights.path_of(known, job.folder))
 
+    def keep_branch(branch: Record, curve: Sequence[Step], model: HybridLM) -> None:
+        run_folder.say(f"branch to step {curve[-1].step + 1}: {branch.outcome}, {branch.run_id}")
+        attempt = records.next_attempt(branch.run_id, job.folder)
+        if attempt is None:  # this process continues one that came to the same end
+            return
+        branch = replace(branch, attempt=attempt)
+        if job.keep_weights and branch.outcome is Outcome.COMPLETE:
+            weights.save(model, weights.path_of(branch, job.folder))
+        with contextlib.suppress(FileExistsError):  # another worker was quicker
+            records.write(branch, curve, job.folder)
+
     checkpoints = None
     if job.checkpoint_seconds is not None:
         checkpoints = Checkpoints(folder=home.checkpoint, every_seconds=job.checkpoint_seconds)
@@ -130,6 +143,7 @@ def _written(job: Job, known: Record, home: RunFolder, curve: _Curve) -> Path:
         watch=watch,
         tell=tell,
         keep=keep,
+        keep_branch=keep_branch,
         checkpoints=checkpoints,
         cheap_first=job.cheap_first,
     )

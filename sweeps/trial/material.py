@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from hybrid.int8 import with_int8_experts
 from hybrid.model import HybridLM
+from sweeps.trial.context import context_bits
 from sweeps.trial.data import batches, synthetic
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.data.documents import Split
@@ -80,13 +81,29 @@ class TextMaterial:
         test = losses(Split.TEST) if recipe.measure_test else None
         longer = {length: _bits(losses(last, length)) for length in recipe.lengths}
         int8 = losses(last, of=with_int8_experts(model)) if recipe.measure_int8 else None
+        context = self._context(model, recipe, precision, last) if recipe.measure_context else {}
         return {
+            **context,
             "valid_bits_per_byte": _bits(valid),
             "test_bits_per_byte": test and _bits(test),
             "length_bits_per_byte": {n: mean(x.values()) for n, x in longer.items()} or None,
             "int8_bits_per_byte": int8 and _bits(int8),
             "activation_max": inside or None,
             "expert_load": _mean_loads([loss.loads for loss in valid.values()]) or None,
+        }
+
+    def _context(
+        self, model: HybridLM, recipe: Recipe, precision: Precision, split: Split
+    ) -> dict[str, dict[str, float]]:
+        """Return the columns of what the context is worth, each by domain."""
+        bits = {
+            domain: context_bits(model, self.tokens, domain, recipe, precision, split)
+            for domain in self.tokens.domains
+        }
+        names = next(iter(bits.values()))
+        return {
+            f"context_{name}_bits_per_byte": {domain: x[name] for domain, x in bits.items()}
+            for name in names
         }
 
 

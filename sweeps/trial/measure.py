@@ -41,6 +41,11 @@ class HeldOut:
     loads: Loads
 
 
+def limit_of(recipe: Recipe, split: Split) -> int | None:
+    """Return how many tokens of each domain of a split are read, at most; None is all."""
+    return recipe.last_tokens if split is Split.TEST else recipe.valid_tokens
+
+
 @torch.inference_mode()
 def held_out_loss(
     model: HybridLM,
@@ -63,7 +68,7 @@ def held_out_loss(
         domain=domain,
         length=length,
         batch=max(1, recipe.batch * recipe.tokens // length),
-        limit_tokens=recipe.valid_tokens,
+        limit_tokens=limit_of(recipe, split),
     ):
         with autocast(precision, device):
             output = model(ids_BT.to(device))

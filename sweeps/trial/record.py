@@ -77,6 +77,9 @@ class Record:
     matched: str | None = column(
         "what the sweep made equal across its arms, and by which dimension", optional=True
     )
+    branch_of: str | None = column(
+        "run_id of the run that this decay branch left; null where it is no branch", optional=True
+    )
     trial_params: str | None = column(
         "what a sampler chose, as JSON: parameters and their distributions", optional=True
     )
@@ -140,6 +143,25 @@ class Record:
     )
     test_bits_per_byte: dict[str, float] | None = column(
         "the same of text that nothing is chosen by; only where the recipe asks for it",
+        "bits/byte",
+        optional=True,
+    )
+    context_early_bits_per_byte: dict[str, float] | None = column(
+        "where the recipe asks for it: loss of each domain at positions 8 to 15 (from 0) of the "
+        "windows; of the test split where the recipe asks for that, else of the valid split, as "
+        "are the next three",
+        "bits/byte",
+        optional=True,
+    )
+    context_late_bits_per_byte: dict[str, float] | None = column(
+        "the same in the last quarter of the windows", "bits/byte", optional=True
+    )
+    context_unshuffled_bits_per_byte: dict[str, float] | None = column(
+        "the same at the last position alone", "bits/byte", optional=True
+    )
+    context_shuffled_bits_per_byte: dict[str, float] | None = column(
+        "the same at the last position, of windows in which all but the last 8 tokens read are in "
+        "random order",
         "bits/byte",
         optional=True,
     )
@@ -263,6 +285,17 @@ CHANGES = (
         version=10,
         commit="5c3d33f",
         added=("int8_bits_per_byte", "int8_decode_ms", "expert_bytes", "int8_expert_bytes"),
+    ),
+    Change(
+        version=11,
+        commit="093166e",
+        added=(
+            "branch_of",
+            "context_early_bits_per_byte",
+            "context_late_bits_per_byte",
+            "context_unshuffled_bits_per_byte",
+            "context_shuffled_bits_per_byte",
+        ),
     ),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns

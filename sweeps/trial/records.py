@@ -125,6 +125,14 @@ def write(record: Record, curve: Sequence[Step], folder: Path) -> Path:
     return path
 
 
+def next_attempt(run_id: str, folder: Path) -> int | None:
+    """Return the next free attempt at a run; None where one of its records is settled."""
+    before = Ledger(folder).by_run().get(run_id, [])
+    if any(record.outcome.settled for record in before):
+        return None
+    return max((record.attempt + 1 for record in before), default=0)
+
+
 def _withdraw_if_second(record: Record, row: pa.Table, path: Path, before: Stamp | None) -> None:
     """Take back a record whose key another had when this was written; raises FileExistsError."""
     folder = path.parent.parent

@@ -7,15 +7,16 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from hybrid import codec, cost
 from hybrid import ops as backends
 from hybrid.model import HybridLM
-from hybrid.spec import ModelSpec
+from hybrid.spec import ModelSpec, require
 from sweeps.trial import file_names, provenance
 from sweeps.trial.attempt import Attempt
 from sweeps.trial.checkpoint import Checkpoints
@@ -28,6 +29,8 @@ from sweeps.trial.progress_log import ProgressLog, to_stderr
 from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Label, MachineError, Outcome, Record
 from sweeps.trial.train import Step, left, step_line
+
+KeepBranch = Callable[[Record, Sequence[Step], HybridLM], None]
 
 SINGLE = Label()
 ANY = Engine()
@@ -48,6 +51,7 @@ def run(
     watch: Watch = _watch_nothing,
     tell: Tell | None = None,
     keep: Callable[[HybridLM], None] = lambda model: None,
+    keep_branch: KeepBranch | None = None,
     checkpoints: Checkpoints | None = None,
     cheap_first: bool = False,
 ) -> Record:
@@ -64,11 +68,20 @@ def run(
     With an `engine.parallel`, every process of `parallel.process_group` calls it, and all return
     what was seen, measured by the first; `watch`, `tell` and `keep` are called in the first alone.
 
+    With a recipe that has branches, `keep_branch` is called with the record, the curve and the
+    model of each branch when it ends; a run that is killed and continued may end a branch again,
+    with an equal record. A branch has the `run_id` of the run that it equals.
+
     Whatever goes wrong inside is the record's outcome. Three things come out as exceptions: an
-    engine or a text that is not here, MachineError for what this machine lacks later on, and what
-    the caller raises on purpose (KeyboardInterrupt). Nothing is written but checkpoints: the
-    record's turn is `record.write`.
+    engine or a text that is not here, MachineError for what this machine lacks later on, which
+    `keep_branch` may raise too, and what the caller raises on purpose (KeyboardInterrupt). Nothing
+    is written but checkpoints: the record's turn is `records.write`. Raises ValueError for branches
+    without `keep_branch`.
     """
+    require(
+        keep_branch is not None or not recipe.branches,
+        f"a recipe with branches={recipe.branches} needs keep_branch, which takes their records",
+    )
     if tell is None:
         with ProgressLog(to_stderr) as log:
             return run(
@@ -79,6 +92,7 @@ def run(
                 watch=_said_too(watch, recipe, log),
                 tell=log.now,
                 keep=keep,
+                keep_branch=keep_branch,
                 checkpoints=checkpoints,
                 cheap_first=cheap_first,
             )
@@ -86,6 +100,23 @@ def run(
     recipe = replace(recipe, source=pinned(recipe.source))
     team = team_of(engine, recipe.batch)
     record = not_run(spec, recipe, label=label, engine=engine)
+
+    def branch_ended(
+        equal: Recipe, columns: dict[str, Any], curve: Sequence[Step], model: HybridLM
+    ) -> None:
+        assert keep_branch is not None
+        name = run_id(spec, equal, label=label, engine=engine)
+        known = replace(
+            record,
+            run_id=name,
+            attempt=0,
+            trial_params=None,
+            recipe=codec.dumps(equal),
+            branch_of=record.run_id,
+        )
+        took = time.perf_counter() - start
+        keep_branch(replace(known, **columns, wall_s=took), curve, model)
+
     attempt = Attempt(
         name=f"{record.run_id} {_digest(spec, recipe, engine)}",
         spec=spec,
@@ -94,6 +125,7 @@ def run(
         watch=watch,
         tell=tell,
         keep=keep,
+        keep_branch=branch_ended,
         checkpoints=checkpoints,
         cheap_first=cheap_first,
         team=team,
@@ -102,6 +134,8 @@ def run(
         attempt.go()
     except Stop as stop:
         attempt.seen |= {"outcome": Outcome.PRUNED, "error": str(stop)}
+    except MachineError:
+        raise
     except Exception as error:  # a failure is an outcome, whatever its class
         if _is_of_machine(error):
             raise MachineError(f"{record.run_id} cannot run on this machine: {error}") from error

@@ -5,16 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from hybrid.layers.moe import balance_loss
 from hybrid.model import HybridLM
 from sweeps.trial.device import autocast
+from sweeps.trial.optimizers import Optimizer
 from sweeps.trial.outputs import with_mean_square, without_square
 from sweeps.trial.parallel import ALONE, Team, whole
-from sweeps.trial.recipe import Precision, Recipe
+from sweeps.trial.recipe import WSD, Precision, Recipe
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]  # step -> (ids_BT, targets_BT)
 
@@ -58,8 +57,9 @@ def train(
 ) -> Iterator[Step]:
     """Train `model` in place, yielding after each step; a loss that is not finite is yielded too.
 
-    `optimizer` is `adamw(model, recipe)`; together with the model it is all that a step changes, so
-    whoever puts both back as they were after a step goes on from `first_step`, the next one.
+    `optimizer` is `build_optimizer(model, recipe)`; together with the model it is all that a step
+    changes, so whoever puts both back as they were after a step goes on from `first_step`, the
+    next one.
     `precision` is the chosen one, not AUTO. `batch` is the whole one, of which each process of
     `team` takes its part; a Step is about the whole one in all of them.
     """
@@ -71,15 +71,14 @@ def train(
         start = time.perf_counter()
         ids_BT, targets_BT = (team.part(x).to(device) for x in batch(step))
         lr = learning_rate(recipe, step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        optimizer.set_lr(lr)
         with autocast(precision, device):
             nats, routings, square = loss(ids_BT, targets_BT)
         balance = balance_loss(team.with_common_loads(routings))
         (nats + recipe.balance * balance.to(device) + recipe.activation * square).backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         mean_nats, mean_balance = team.means(nats, balance)
         yield Step(
             step=step,
@@ -92,15 +91,15 @@ def train(
         )
 
 
-def adamw(model: HybridLM, recipe: Recipe) -> Optimizer:
-    """Return the optimiser of a training run at its start."""
-    return torch.optim.AdamW(
-        weight_groups(model, recipe.weight_decay), lr=recipe.lr, betas=recipe.betas, fused=True
-    )
-
-
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate of 0-based `step`: linear up to `lr`, then a cosine to `final_lr` of it."""
+    """Return the rate of 0-based `step`, before a parameter's own scale."""
+    if recipe.schedule is None:
+        return _cosine(recipe, step)
+    return recipe.lr * _wsd_fraction(recipe.schedule, recipe.steps, step)
+
+
+def _cosine(recipe: Recipe, step: int) -> float:
+    """Return the rate: linear up to `lr`, then a cosine to `final_lr` of it."""
     warm = round(recipe.warmup * recipe.steps)
     if step < warm:
         return recipe.lr * (step + 1) / warm
@@ -109,17 +108,9 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return low + (recipe.lr - low) * (1 + math.cos(math.pi * done)) / 2
 
 
-def weight_groups(model: HybridLM, weight_decay: float) -> list[dict]:
-    """Return AdamW's two groups: matrices decay; vectors (norms, D, biases) and A do not.
-
-    A is kept as its logarithm, two-dimensional, and named in `hybrid/layers/mamba.py`.
-    """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and not name.endswith("a_log_EN")
-        (decayed if is_matrix else kept).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
+def _wsd_fraction(schedule: WSD, steps: int, step: int) -> float:
+    """Return the fraction of the highest rate; it would be 0 one step after the last."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    start = schedule.decay_start(steps)
+    return min(1.0, (steps - step) / (steps - start))

@@ -9,8 +9,9 @@ from sweeps.trial.data.batches import Batch
 from sweeps.trial.device import choose_device, choose_precision
 from sweeps.trial.engine import Engine
 from sweeps.trial.measure import speeds
+from sweeps.trial.optimizers import build_optimizer
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.train import adamw, train
+from sweeps.trial.train import train
 
 SPEC = ModelSpec(
     vocab=8,
@@ -36,5 +37,5 @@ def touch(engine: Engine) -> None:
         ids_BT = torch.zeros(RECIPE.batch, RECIPE.tokens, dtype=torch.long)
         return ids_BT, ids_BT
 
-    list(train(model, adamw(model, RECIPE), batch, RECIPE, precision))
+    list(train(model, build_optimizer(model, RECIPE), batch, RECIPE, precision))
     speeds(model, RECIPE.contexts, precision, graphs=False)

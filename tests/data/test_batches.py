@@ -90,18 +90,32 @@ def starts(tokens, *, length, batch=3, limit_tokens=None):
     for ids_BT, targets_BT in batches:
         assert len(ids_BT) <= batch
         for ids_T, targets_T in zip(ids_BT, targets_BT, strict=True):
-            assert ids_T.tolist() == list(range(ids_T[0], ids_T[0] + length))
+            assert ids_T.tolist() == list(range(ids_T[0], ids_T[0] + len(ids_T)))
+            assert len(ids_T) == length or limit_tokens is None
             assert torch.equal(targets_T, ids_T + 1)
             found.append(ids_T[0].item())
     return found
 
 
 @pytest.mark.parametrize("length", [1, 7, 100, 333, 1_000])
-@pytest.mark.parametrize("limit_tokens", [None, 1_000, 10**6])
+@pytest.mark.parametrize("limit_tokens", [1_000, 10**6])
 def test_held_out_windows_take_all_of_a_split_without_overlap(web, length, limit_tokens):
     found = starts(web, length=length, limit_tokens=limit_tokens)
     assert len(found) == 1_000 // length
     assert all(second - first >= length for first, second in pairwise(found))
+
+
+@pytest.mark.parametrize("length", [1, 7, 100, 333, 1_000])
+def test_without_a_limit_every_token_is_predicted_once(web, length):
+    assert starts(web, length=length) == list(range(0, 1_000, length))
+
+
+@pytest.mark.parametrize("length", [33, 256])
+def test_without_a_limit_all_bytes_of_a_split_count(web, length):
+    for split in Split:
+        found = held_out(web, split=split, domain="web", length=length, batch=3)
+        n_bytes = sum(text_bytes(web, targets_BT) for _, targets_BT in found)
+        assert n_bytes == web.stream(split, "web").text_bytes
 
 
 def test_few_held_out_windows_are_spread_evenly(web):

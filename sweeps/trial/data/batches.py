@@ -6,6 +6,7 @@ tells the model so, and its loss counts, while it stands for no byte of text.
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -41,8 +42,9 @@ def held_out(
 ) -> Iterator[Batch]:
     """Windows of a split that never overlap, spread evenly over it: the same for every caller.
 
-    At most `limit_tokens` tokens are predicted; None takes every whole window. The last batch may
-    be smaller than `batch`.
+    At most `limit_tokens` tokens are predicted, in whole windows. None predicts every token of the
+    split but the first: the windows follow each other, and the last, alone in its batch, may be
+    shorter. The last batch of whole windows may be smaller than `batch`.
     """
     stream = _long_enough(tokens, split, domain, length)
     predictable = stream.tokens - 1
@@ -54,10 +56,15 @@ def held_out(
             f"got batch={batch}, limit_tokens={limit_tokens}, length={length}"
         )
     # predictable / n_windows >= length, so that neighbours start at least `length` apart.
-    starts = [window * predictable // n_windows for window in range(n_windows)]
-    return (
-        _windows([stream] * len(part), part, length)
-        for part in (starts[first : first + batch] for first in range(0, n_windows, batch))
+    spread = length * n_windows if limit_tokens is None else predictable
+    starts = [window * spread // n_windows for window in range(n_windows)]
+    left = predictable - n_windows * length if limit_tokens is None else 0
+    return chain(
+        (
+            _windows([stream] * len(part), part, length)
+            for part in (starts[first : first + batch] for first in range(0, n_windows, batch))
+        ),
+        (_windows([stream], [n_windows * length], left) for _ in range(left > 0)),
     )
 
 
