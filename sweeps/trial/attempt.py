@@ -50,6 +50,7 @@ class Attempt:
         recipe, device = self.recipe, choose_device(self.engine.device)
         precision = choose_precision(recipe.precision, device)
         material = open_material(recipe.source, vocab=self.spec.vocab, tokens=recipe.tokens)
+        known = material.known(recipe)
         memory = PeakMemory(device)
         ops = backends.find(self.engine.ops, device)
         model = self.team.build(self.spec, ops, recipe.seed, device)
@@ -63,7 +64,7 @@ class Attempt:
             "precision": str(precision),
             "baseline_bytes": memory.baseline_bytes,
             "train_bytes_estimate": self._estimate(precision, device),
-            **material.known,
+            **known,
         }
         if self.cheap_first:
             self._time_first(model, precision)
