@@ -16,7 +16,11 @@ from hybrid.model import HybridLM
 from sweeps.trial.data import batches, synthetic
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.data.documents import Split
-from sweeps.trial.data.ngram_baselines import TrainWindows, ngram_bits_per_byte
+from sweeps.trial.data.ngram_baselines import (
+    TrainWindows,
+    domain_bigram_bits_per_byte,
+    ngram_bits_per_byte,
+)
 from sweeps.trial.data.sources import (
     HubDataset,
     PackagedCorpus,
@@ -170,12 +174,18 @@ def ngram_columns(tokens: Tokens, recipe: Recipe) -> dict[str, Any]:
     trained_on = TrainWindows(
         seed=recipe.seed, steps=recipe.steps, batch=recipe.batch, length=recipe.tokens
     )
-    of_all = ngram_bits_per_byte(tokens, None, judged)
-    of_windows = ngram_bits_per_byte(tokens, trained_on, judged)
+    tables = zip(
+        splits,
+        ngram_bits_per_byte(tokens, None, judged),
+        domain_bigram_bits_per_byte(tokens, judged),
+        ngram_bits_per_byte(tokens, trained_on, judged),
+        strict=True,
+    )
     columns = {}
-    for prefix, all_text, windows in zip(splits, of_all, of_windows, strict=True):
+    for prefix, all_text, by_domain, windows in tables:
         columns[f"{prefix}bits_per_byte_unigram"] = all_text.unigram
         columns[f"{prefix}bits_per_byte_bigram"] = all_text.bigram
+        columns[f"{prefix}bits_per_byte_bigram_domain"] = by_domain
         columns[f"{prefix}bits_per_byte_bigram_windows"] = windows.bigram
     return columns
 

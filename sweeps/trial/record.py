@@ -134,6 +134,11 @@ class Record:
     bits_per_byte_bigram: dict[str, float] | None = column(
         "the same of a bigram table", "bits/byte", optional=True
     )
+    bits_per_byte_bigram_domain: dict[str, float] | None = column(
+        "the same of bigram tables, one a domain, counted on that domain's training text alone",
+        "bits/byte",
+        optional=True,
+    )
     bits_per_byte_bigram_windows: dict[str, float] | None = column(
         "the same of a bigram table counted on exactly the windows that this run trains on, all "
         "steps of its recipe",
@@ -147,6 +152,9 @@ class Record:
     )
     test_bits_per_byte_bigram: dict[str, float] | None = column(
         "as bits_per_byte_bigram, on those tokens", "bits/byte", optional=True
+    )
+    test_bits_per_byte_bigram_domain: dict[str, float] | None = column(
+        "as bits_per_byte_bigram_domain, on those tokens", "bits/byte", optional=True
     )
     test_bits_per_byte_bigram_windows: dict[str, float] | None = column(
         "as bits_per_byte_bigram_windows, on those tokens", "bits/byte", optional=True
@@ -274,13 +282,15 @@ CHANGES = (
     ),
     Change(
         version=11,
-        commit="0000000",
+        commit="a030155",
         added=(
             "bits_per_byte_unigram",
             "bits_per_byte_bigram",
+            "bits_per_byte_bigram_domain",
             "bits_per_byte_bigram_windows",
             "test_bits_per_byte_unigram",
             "test_bits_per_byte_bigram",
+            "test_bits_per_byte_bigram_domain",
             "test_bits_per_byte_bigram_windows",
         ),
     ),

@@ -97,9 +97,7 @@ def test_the_table_of_windows_is_counted_on_the_windows_of_the_run(web, monkeypa
     (found,) = ngram_bits_per_byte(web, TRAIN, [VALID])
     drawn = (train_batch(web, seed=3, step=step, batch=4, length=16) for step in range(5))
     seen = [pair for ids, targets in drawn for pair in as_pairs(ids, targets)]
-    batches = held_out(
-        web, split=Split.VALID, domain="web", length=16, batch=64, limit_tokens=1600
-    )
+    batches = held_out(web, split=Split.VALID, domain="web", length=16, batch=64, limit_tokens=1600)
     judged = [pair for ids, targets in batches for pair in as_pairs(ids, targets)]
     n_bytes = sum(int(web.bytes_per_token_V[w]) for _, w in judged)
     assert found.bigram["web"] == pytest.approx(bits_by_hand(seen, judged, web.vocab) / n_bytes)
