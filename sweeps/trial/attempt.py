@@ -34,6 +34,8 @@ from sweeps.trial.trunk import BranchEnd, Trunk
 KeepBranch = Callable[[Recipe, dict[str, Any], Sequence[Step], HybridLM], None]
 # Columns that every branch has in common with its trunk.
 SHARED = ("ops", "compiled", "parallel", "world_size", "precision", "resumed_steps")
+# What packages and machines may change under one name of a trial. A checkpoint must not mix these.
+IDENTITY = ("precision", "tokenizer_sha256", "text_sha256")
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,7 @@ class Attempt:
         precision = choose_precision(recipe.precision, device)
         self._tell("opening the data")
         material = open_material(recipe.source, vocab=self.spec.vocab, tokens=recipe.tokens)
+        known = material.known(recipe)
         memory = PeakMemory(device)
         ops = backends.find(self.engine.ops, device)
         self._tell("building the model")
@@ -75,7 +78,7 @@ class Attempt:
             "precision": str(precision),
             "baseline_bytes": memory.baseline_bytes,
             "train_bytes_estimate": self._estimate(precision, device),
-            **material.known,
+            **known,
         }
         if self.cheap_first:
             self._time_first(model, precision)
@@ -106,7 +109,8 @@ class Attempt:
         self, end: BranchEnd, model: HybridLM, material: Material, precision: Precision
     ) -> None:
         """Measure a branch on held-out data and hand it to `keep_branch`."""
-        seen = {name: self.seen[name] for name in SHARED} | material.known | columns_of(end.curve)
+        seen = {name: self.seen[name] for name in SHARED} | material.known(end.recipe)
+        seen |= columns_of(end.curve)
         seen |= _diverged(end.curve) or (
             material.held_out(model, end.recipe, precision)
             | {"outcome": Outcome.COMPLETE, "error": None}
@@ -210,8 +214,7 @@ class Attempt:
         optimizer = build_optimizer(model, self.recipe)
         checkpointer, done = None, Done()
         if self.checkpoints is not None:
-            # Packages and machines change these under one name; a checkpoint must not mix them.
-            read = [str(x) for x in (precision, *material.known.values())]
+            read = [str(self.seen.get(x, "")) for x in IDENTITY]
             name = " ".join([self.name, *read])
             checkpointer = Checkpointer(self.checkpoints, name, model, optimizer, self.team)
             done = checkpointer.restore()

@@ -17,21 +17,39 @@ from sweeps.trial.context import context_bits
 from sweeps.trial.data import batches, synthetic
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.data.documents import Split
-from sweeps.trial.data.sources import HubDataset, PackagedText, Source, Synthetic, TextFile
+from sweeps.trial.data.ngram_baselines import (
+    TrainWindows,
+    domain_bigram_bits_per_byte,
+    ngram_bits_per_byte,
+)
+from sweeps.trial.data.sources import (
+    HubDataset,
+    PackagedCorpus,
+    PackagedText,
+    Source,
+    Synthetic,
+    TextFile,
+)
 from sweeps.trial.data.streams import Tokens, open_tokens
 from sweeps.trial.events import Tell, tell_nobody
 from sweeps.trial.heads import head_columns
 from sweeps.trial.inside import largest_inside
-from sweeps.trial.measure import HeldOut, Loads, Scored, held_out_loss, task_scores
+from sweeps.trial.measure import (
+    HeldOut,
+    Loads,
+    Scored,
+    held_out_loss,
+    held_out_windows,
+    task_scores,
+)
 from sweeps.trial.recipe import Precision, Recipe
 
 
 class Material(Protocol):
     """What is trained on and measured by."""
 
-    @property
-    def known(self) -> dict[str, Any]:
-        """Columns of the record that are known before training."""
+    def known(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the columns of the record that are known before training."""
 
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
         """Return (ids_BT, targets_BT), a function of the arguments."""
@@ -51,11 +69,11 @@ class TextMaterial:
     def __init__(self, tokens: Tokens):
         self.tokens = tokens
 
-    @property
-    def known(self) -> dict[str, Any]:
+    def known(self, recipe: Recipe) -> dict[str, Any]:
         return {
             "tokenizer_sha256": self.tokens.tokenizer_sha256,
             "text_sha256": self.tokens.text_sha256,
+            **ngram_columns(self.tokens, recipe),
         }
 
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
@@ -113,8 +131,7 @@ class TaskMaterial:
     def __init__(self, source: Synthetic, vocab: int):
         self.source, self.vocab = source, vocab
 
-    @property
-    def known(self) -> dict[str, Any]:
+    def known(self, recipe: Recipe) -> dict[str, Any]:
         return {}
 
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
@@ -173,6 +190,7 @@ def open_tasks(source: Synthetic, vocab: int, tokens: int) -> Material:
 
 OPENERS: dict[type, Callable[[Any, int, int], Material]] = {
     PackagedText: open_text,
+    PackagedCorpus: open_text,
     TextFile: open_text,
     HubDataset: open_text,
     Synthetic: open_tasks,
@@ -185,6 +203,29 @@ def open_material(source: Source, *, vocab: int, tokens: int) -> Material:
     Raises ValueError where a task does not fit them, and what `open_tokens` raises.
     """
     return OPENERS[type(source)](source, vocab, tokens)
+
+
+def ngram_columns(tokens: Tokens, recipe: Recipe) -> dict[str, Any]:
+    """Return bits per byte of n-gram tables, on the held-out tokens that the model is judged on."""
+    splits = {"": Split.VALID} | ({"test_": Split.TEST} if recipe.measure_test else {})
+    judged = [held_out_windows(recipe, split) for split in splits.values()]
+    trained_on = TrainWindows(
+        seed=recipe.seed, steps=recipe.steps, batch=recipe.batch, length=recipe.tokens
+    )
+    tables = zip(
+        splits,
+        ngram_bits_per_byte(tokens, None, judged),
+        domain_bigram_bits_per_byte(tokens, judged),
+        ngram_bits_per_byte(tokens, trained_on, judged),
+        strict=True,
+    )
+    columns = {}
+    for prefix, all_text, by_domain, windows in tables:
+        columns[f"{prefix}bits_per_byte_unigram"] = all_text.unigram
+        columns[f"{prefix}bits_per_byte_bigram"] = all_text.bigram
+        columns[f"{prefix}bits_per_byte_bigram_domain"] = by_domain
+        columns[f"{prefix}bits_per_byte_bigram_windows"] = windows.bigram
+    return columns
 
 
 def _bits(losses: dict[str, HeldOut]) -> dict[str, float]:

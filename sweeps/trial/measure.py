@@ -6,7 +6,7 @@ No formula lives here; the arithmetic's side is `hybrid/cost.py`.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
@@ -17,7 +17,7 @@ from hybrid import generate, steps
 from hybrid.layers.moe import Routing
 from hybrid.model import HybridLM
 from sweeps.trial.data import synthetic
-from sweeps.trial.data.batches import bits_per_byte, held_out, text_bytes
+from sweeps.trial.data.batches import HeldOutWindows, bits_per_byte, held_out, text_bytes
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import Tokens
 from sweeps.trial.data.synthetic.kind import UNSCORED
@@ -31,6 +31,15 @@ DECODE_STEPS = 24
 DECODE_WARMUP = 4
 
 Loads = tuple[tuple[float, ...], ...]  # for each router, choices of each expert / tokens
+
+
+def held_out_windows(recipe: Recipe, split: Split, length: int | None = None) -> HeldOutWindows:
+    """Return the windows of a split in which loss is taken; `length` None is the training's."""
+    return HeldOutWindows(
+        split=split,
+        length=recipe.tokens if length is None else length,
+        limit_tokens=limit_of(recipe, split),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +66,16 @@ def held_out_loss(
     length: int | None = None,
 ) -> HeldOut:
     """Return the loss on a split of `domain`, in windows of `length`; None is the training's."""
-    length = recipe.tokens if length is None else length
+    windows = held_out_windows(recipe, split, length)
     model.eval()
     device = model.embed.weight.device
     nats, n_bytes = 0.0, 0
     loads = _LoadMeans()
     for ids_BT, targets_BT in held_out(
         tokens,
-        split=split,
         domain=domain,
-        length=length,
-        batch=max(1, recipe.batch * recipe.tokens // length),
-        limit_tokens=limit_of(recipe, split),
+        batch=max(1, recipe.batch * recipe.tokens // windows.length),
+        **asdict(windows),
     ):
         with autocast(precision, device):
             output = model(ids_BT.to(device))

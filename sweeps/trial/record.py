@@ -165,6 +165,40 @@ class Record:
         "bits/byte",
         optional=True,
     )
+    bits_per_byte_unigram: dict[str, float] | None = column(
+        "of a unigram table counted on all training text of the source, on the held-out tokens "
+        "that valid_bits_per_byte is taken on",
+        "bits/byte",
+        optional=True,
+    )
+    bits_per_byte_bigram: dict[str, float] | None = column(
+        "the same of a bigram table", "bits/byte", optional=True
+    )
+    bits_per_byte_bigram_domain: dict[str, float] | None = column(
+        "the same of bigram tables, one a domain, counted on that domain's training text alone",
+        "bits/byte",
+        optional=True,
+    )
+    bits_per_byte_bigram_windows: dict[str, float] | None = column(
+        "the same of a bigram table counted on exactly the windows that this run trains on, all "
+        "steps of its recipe",
+        "bits/byte",
+        optional=True,
+    )
+    test_bits_per_byte_unigram: dict[str, float] | None = column(
+        "as bits_per_byte_unigram, on the held-out tokens that test_bits_per_byte is taken on",
+        "bits/byte",
+        optional=True,
+    )
+    test_bits_per_byte_bigram: dict[str, float] | None = column(
+        "as bits_per_byte_bigram, on those tokens", "bits/byte", optional=True
+    )
+    test_bits_per_byte_bigram_domain: dict[str, float] | None = column(
+        "as bits_per_byte_bigram_domain, on those tokens", "bits/byte", optional=True
+    )
+    test_bits_per_byte_bigram_windows: dict[str, float] | None = column(
+        "as bits_per_byte_bigram_windows, on those tokens", "bits/byte", optional=True
+    )
     length_bits_per_byte: dict[int, float] | None = column(
         "held-out loss, mean over domains, in windows of other lengths than the training's; of the "
         "test split where the recipe asks for it, else of the valid split",
@@ -295,6 +329,20 @@ CHANGES = (
             "context_late_bits_per_byte",
             "context_unshuffled_bits_per_byte",
             "context_shuffled_bits_per_byte",
+        ),
+    ),
+    Change(
+        version=12,
+        commit="a030155",
+        added=(
+            "bits_per_byte_unigram",
+            "bits_per_byte_bigram",
+            "bits_per_byte_bigram_domain",
+            "bits_per_byte_bigram_windows",
+            "test_bits_per_byte_unigram",
+            "test_bits_per_byte_bigram",
+            "test_bits_per_byte_bigram_domain",
+            "test_bits_per_byte_bigram_windows",
         ),
     ),
 )

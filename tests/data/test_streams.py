@@ -40,7 +40,7 @@ def test_an_unknown_domain_names_the_known_ones(web):
 
 
 def test_a_source_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="PackagedText, TextFile, HubDataset"):
+    with pytest.raises(TypeError, match="PackagedText, PackagedCorpus, TextFile, HubDataset"):
         open_tokens("books", VOCAB)
 
 

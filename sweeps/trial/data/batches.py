@@ -6,6 +6,7 @@ tells the model so, and its loss counts, while it stands for no byte of text.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -16,6 +17,18 @@ from sweeps.trial.data.documents import Split
 from sweeps.trial.data.streams import Stream, Tokens
 
 Batch = tuple[Tensor, Tensor]  # ids_BT, targets_BT; int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutWindows:
+    """Which held-out tokens of each domain are predicted; the fields are arguments of `held_out`.
+
+    A model and the n-gram tables beside it take the same ones.
+    """
+
+    split: Split
+    length: int
+    limit_tokens: int | None
 
 
 def train_batch(tokens: Tokens, *, seed: int, step: int, batch: int, length: int) -> Batch:

@@ -28,7 +28,14 @@ import torch
 from torch import Tensor
 
 from hybrid import codec
-from sweeps.trial.data import documents, packages, tokenizer, user_text
+from sweeps.trial.data import (
+    documents,
+    packaged_corpus,
+    packages,
+    shared_lines,
+    tokenizer,
+    user_text,
+)
 from sweeps.trial.data.cache import (
     BrokenCache,
     cache_folder,
@@ -40,9 +47,11 @@ from sweeps.trial.data.cache import (
 )
 from sweeps.trial.data.documents import Document, Split, split_by_group, without_duplicates
 from sweeps.trial.data.sources import (
+    CORPUS_DOMAINS,
     DOMAINS,
     HubDataset,
     OwnText,
+    PackagedCorpus,
     PackagedText,
     Source,
     TextFile,
@@ -51,6 +60,7 @@ from sweeps.trial.data.tokenizer import SEPARATOR_ID, ByteBPE
 
 READERS: dict[type, Callable[[Any], Iterable[Document]]] = {
     PackagedText: packages.read_packages,
+    PackagedCorpus: packaged_corpus.read_corpus,
     TextFile: user_text.read_file,
     HubDataset: user_text.read_hub,
 }
@@ -60,9 +70,39 @@ READERS: dict[type, Callable[[Any], Iterable[Document]]] = {
 # has the cache needs no packages.
 IDENTITIES: dict[type, Callable[[Any], dict[str, Any]]] = {
     PackagedText: lambda source: {"domains": [x for x in DOMAINS if x in source.domains]},
+    PackagedCorpus: lambda source: {
+        "domains": [x for x in CORPUS_DOMAINS if x in source.domains],
+        "edition": source.edition,
+    },
 }
 
 S = TypeVar("S", bound=Source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How documents become training text: the split, the tokenizer's sample, the mixture."""
+
+    split: Callable[[Sequence[Document]], dict[Split, list[Document]]]
+    sample: Callable[[Sequence[Document]], Sequence[str]]  # of train
+    mixture: Callable[[Mapping[str, int]], dict[str, float]]  # of the bytes of train
+
+
+PLAIN = Preparation(
+    split=split_by_group,
+    sample=lambda train: [document.text for document in train],
+    mixture=lambda train_bytes: {d: n / sum(train_bytes.values()) for d, n in train_bytes.items()},
+)
+PREPARATIONS: dict[type, Preparation] = {
+    PackagedText: PLAIN,
+    PackagedCorpus: Preparation(
+        split=packaged_corpus.split_corpus,
+        sample=packaged_corpus.tokenizer_sample,
+        mixture=packaged_corpus.mixture,
+    ),
+    TextFile: PLAIN,
+    HubDataset: PLAIN,
+}
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +128,9 @@ class Stream:
 class Tokens:
     """One source as token streams, by domain and split.
 
-    `mixture` holds the share of training windows that each domain gets; by default its share of
-    the bytes of train. Another one is a difference: replace(tokens, mixture={"books": 1.0}).
+    `mixture` holds the share of training windows that each domain gets; PREPARATIONS has the
+    default, for most sources its share of the bytes of train. Another one is a difference:
+    replace(tokens, mixture={"books": 1.0}).
     """
 
     source: Source
@@ -254,14 +295,15 @@ def _splits(source: Source) -> dict[Split, list[Document]]:
         found = without_duplicates(READERS[type(source)](source))
         if not found:
             raise ValueError(f"{source} has no text at all")
-        return split_by_group(found)
+        return PREPARATIONS[type(source)].split(found)
 
 
 @cache
 def _code_sha256() -> str:
     """Of the files that turn text into tokens, so that nobody need remember to raise a version."""
-    files = [documents.__file__, packages.__file__, tokenizer.__file__, user_text.__file__]
-    content = [Path(str(file)).read_bytes() for file in [*files, __file__]]
+    modules = (documents, packaged_corpus, packages, shared_lines, tokenizer, user_text)
+    files = [str(module.__file__) for module in modules]
+    content = [Path(file).read_bytes() for file in [*files, __file__]]
     return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
@@ -287,7 +329,7 @@ def _from_manifest(source: Source, folder: Path, manifest: dict[str, Any]) -> To
         tokenizer=ByteBPE(tokenizer_path.read_text(encoding="utf-8")),
         text_sha256=manifest["text_sha256"],
         streams=streams,
-        mixture={domain: n / sum(train_bytes.values()) for domain, n in train_bytes.items()},
+        mixture=PREPARATIONS[type(source)].mixture(train_bytes),
     )
 
 
@@ -303,8 +345,9 @@ def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
     text_sha256 = _text_sha256(splits)
     if isinstance(source, OwnText):
         _require_pinned_text(source, text_sha256)
+    preparation = PREPARATIONS[type(source)]
     with tokenizer.all_cores():
-        bpe = tokenizer.train([document.text for document in splits[Split.TRAIN]], vocab)
+        bpe = tokenizer.train(preparation.sample(splits[Split.TRAIN]), vocab)
         streams: dict[str, dict[str, Any]] = {}
         for split, members in splits.items():
             for domain, texts in _by_domain(members).items():
