@@ -38,14 +38,20 @@ def rows_of(model: Any, cache: Cache) -> int | None:
     return rows
 
 
-def require_ids(name: str, ids: Tensor, extents: int, rows: int | None) -> None:
+def require_ids(
+    name: str, ids: Tensor, extents: int, rows: int | None, device: torch.device | None
+) -> None:
     """Require token ids of so many extents, for so many sequences, None for any number.
 
-    Raises TypeError unless `ids` is a tensor of int64 or int32, ValueError for another shape.
+    Raises TypeError unless `ids` is a tensor of int64 or int32 on `device` (None is any), and
+    ValueError for another shape. Torch's embedding does not compare devices: beside weights on a
+    CPU it takes ids on the meta device and returns whatever the memory held.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in INDICES:
         kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
         raise TypeError(f"{name} is {kind}; token ids are a tensor of torch.int64 or torch.int32")
+    if device is not None and ids.device != device:
+        raise TypeError(f"{name} is on {ids.device}; the model's weights are on {device}")
     shape = ids.shape
     if len(shape) != extents or 0 in shape:
         raise ValueError(

@@ -55,7 +55,7 @@ def prefill(
     """
     at_least("prefill", "chunk", chunk, 1)
     at_least("prefill", "room", room, 0)
-    require_ids("prefill: the prompt", ids_BT, 2, None)
+    require_ids("prefill: the prompt", ids_BT, 2, None, None)
     logits_BV, cache = _prefill(model, ids_BT, chunk, cache, room)
     return _ordinary(logits_BV), cache
 
@@ -76,7 +76,7 @@ def decode(model: HybridLM, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Cache]
     Gradients are not recorded, but what is returned may be used where they are. Raises what a step
     raises (`hybrid/steps.py`), and ValueError for a cache that does not fit the model.
     """
-    require_ids("ids_B", ids_B, 1, None)
+    require_ids("ids_B", ids_B, 1, None, None)
     with torch.inference_mode():
         output = model(ids_B[:, None], cache)
     return _ordinary(output.logits_BTV[:, -1]), output.cache

@@ -67,7 +67,7 @@ class GraphSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        require_ids("ids_B", ids_B, 1, len(self.x_B1D))
+        require_ids("ids_B", ids_B, 1, len(self.x_B1D), self.x_B1D.device)
         try:
             self.x_B1D.copy_(self.model.embed(ids_B[:, None]))
         except IndexError:

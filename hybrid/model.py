@@ -107,10 +107,11 @@ class HybridLM(nn.Module):
 
     def _checked(self, ids_BT: Tensor, cache: Cache | None) -> Cache:
         """Return the cache to go on from, None for each layer where there is none."""
+        device = self.embed.weight.device
         if cache is None:
-            require_ids("ids_BT", ids_BT, 2, None)
+            require_ids("ids_BT", ids_BT, 2, None, device)
             return [None] * len(self.blocks)
-        require_ids("ids_BT", ids_BT, 2, rows_of(self, cache))
+        require_ids("ids_BT", ids_BT, 2, rows_of(self, cache), device)
         return writable(cache)
 
     def _pass(self, ids_BT: Tensor, cache: Cache) -> tuple[Tensor, Cache, tuple[Routing, ...]]:

@@ -111,7 +111,7 @@ class EagerSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        require_ids("ids_B", ids_B, 1, None)
+        require_ids("ids_B", ids_B, 1, None, None)
         output = self.model(ids_B[:, None], self.cache)
         self.cache = output.cache
         return output.logits_BTV[:, -1]
@@ -141,7 +141,7 @@ class CpuSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        require_ids("ids_B", ids_B, 1, self.batch)
+        require_ids("ids_B", ids_B, 1, self.batch, self.embed.device)
         try:
             x = torch.embedding(self.embed, ids_B).float().numpy()
         except IndexError:

@@ -36,7 +36,8 @@ class Tokenizer:
     @property
     def separator_id(self) -> int:
         """The separator's number; ValueError if the JSON has no such special token."""
-        added = json.loads(self.json_text)["added_tokens"]
+        data = json.loads(self.json_text)
+        added = data.get("added_tokens", []) if isinstance(data, dict) else []
         ids = {token["content"]: token["id"] for token in added if token["special"]}
         require(
             self.separator in ids,
@@ -56,7 +57,7 @@ def save(
 
     The folder appears whole or not at all: it is written under another name beside its place and
     then renamed. Raises, before anything is written, ValueError for a model that transformers'
-    Jamba cannot be, which one with experts in 8 bits is, and FileExistsError if the folder is there.
+    Jamba cannot be, such as one with experts in 8 bits, and FileExistsError if the folder is there.
     """
     folder = Path(folder)
     if folder.exists():

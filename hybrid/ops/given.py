@@ -23,7 +23,7 @@ WIDE = {
 }
 FLOATS = tuple(WIDE)
 
-Shaped = dict[str, tuple[Tensor | None, tuple[int, ...]]]  # None: not there, which is right
+Shaped = dict[str, tuple[Tensor, tuple[int, ...]]]
 Dtypes = tuple[torch.dtype, ...]
 
 
@@ -51,12 +51,9 @@ def check(op: str, activations: Shaped, others: Shaped, dtypes: Dtypes = ACTIVAT
     it.
     """
     first, (x, _) = next(iter(activations.items()))
-    assert x is not None
     require_dtype(op, first, x, dtypes)
     asked = False
     for name, (tensor, wanted) in (activations | others).items():
-        if tensor is None:
-            continue
         _require_tensor(op, name, tensor)
         dtype = x.dtype if name in activations else WIDE[x.dtype]
         if tensor.dtype is not dtype or tensor.device != x.device:
@@ -108,11 +105,9 @@ def conv(
 ) -> bool:
     """Return whether a gradient may be asked for."""
     (B, T, E), W = sizes("conv", "x_BTE", x_BTE), sizes("conv", "weight_EW", weight_EW)[1]
-    others: Shaped = {
-        "weight_EW": (weight_EW, (E, W)),
-        "bias_E": (bias_E, (E,)),
-        "tail_BLE": (tail_BLE, (B, W - 1, E)),
-    }
+    others: Shaped = {"weight_EW": (weight_EW, (E, W)), "bias_E": (bias_E, (E,))}
+    if tail_BLE is not None:
+        others["tail_BLE"] = (tail_BLE, (B, W - 1, E))
     return check("conv", {"x_BTE": (x_BTE, (B, T, E))}, others, dtypes)
 
 
@@ -137,12 +132,9 @@ def scan(
         "c_BTN": (c_BTN, (B, T, N)),
         "gate_BTE": (gate_BTE, (B, T, E)),
     }
-    others: Shaped = {
-        "bias_E": (bias_E, (E,)),
-        "a_EN": (a_EN, (E, N)),
-        "d_E": (d_E, (E,)),
-        "h_BEN": (h_BEN, (B, E, N)),
-    }
+    others: Shaped = {"bias_E": (bias_E, (E,)), "a_EN": (a_EN, (E, N)), "d_E": (d_E, (E,))}
+    if h_BEN is not None:
+        others["h_BEN"] = (h_BEN, (B, E, N))
     return check("scan", activations, others, dtypes)
 
 
@@ -165,12 +157,9 @@ def ssd(
         "b_BTGN": (b_BTGN, (B, T, G, N)),
         "c_BTGN": (c_BTGN, (B, T, G, N)),
     }
-    others: Shaped = {
-        "bias_H": (bias_H, (H,)),
-        "a_H": (a_H, (H,)),
-        "d_H": (d_H, (H,)),
-        "h_BHPN": (h_BHPN, (B, H, P, N)),
-    }
+    others: Shaped = {"bias_H": (bias_H, (H,)), "a_H": (a_H, (H,)), "d_H": (d_H, (H,))}
+    if h_BHPN is not None:
+        others["h_BHPN"] = (h_BHPN, (B, H, P, N))
     asked = check("ssd", activations, others, dtypes)
     if H % G:
         raise ValueError(f"ssd: b_BTGN has {G} groups, which must divide the {H} heads of u_BTHP")
