@@ -108,14 +108,18 @@ def copies(arguments: list[Any], recorded: bool) -> list[Any]:
     return made
 
 
+def called(kernel: Callable[..., Any], arguments: list[Any], recorded: bool) -> Any:
+    with torch.set_grad_enabled(recorded):
+        return kernel(*copies(arguments, recorded))
+
+
 def disagreements(ops: Ops, names: tuple[str, ...], seed: int = SEED) -> list[str]:
     """Return where an implementation does not do what the reference does with the same call."""
     found = []
     for name, op, arguments in changed_calls(seed, names):
         for recorded in (False, True):
-            with torch.set_grad_enabled(recorded):
-                wanted = outcome(lambda: getattr(REFERENCE, op)(*copies(arguments, recorded)))
-                given = outcome(lambda: getattr(ops, op)(*copies(arguments, recorded)))
+            wanted = outcome(partial(called, getattr(REFERENCE, op), arguments, recorded))
+            given = outcome(partial(called, getattr(ops, op), arguments, recorded))
             if wrong := _difference(given, wanted):
                 found.append(f"{name}, gradients {recorded}: {wrong}")
     return found
@@ -159,18 +163,13 @@ def wrong_ops(calls: int) -> Iterator[Call]:
         for place in places:
             arguments[place] = draws.choice([*changes(arguments[place])])
         recorded = draws.random() < 0.5
-        if isinstance(outcome(lambda: getattr(REFERENCE, op)(*copies(arguments, False))), ERRORS):
+        if isinstance(outcome(partial(called, getattr(REFERENCE, op), arguments, False)), ERRORS):
             made += 1
             kernel = getattr(CPU, op)
             yield (
                 f"call {made}, {op}, arguments {places}",
-                partial(_called, kernel, arguments, recorded),
+                partial(called, kernel, arguments, recorded),
             )
-
-
-def _called(kernel: Callable[..., Any], arguments: list[Any], recorded: bool) -> Any:
-    with torch.set_grad_enabled(recorded):
-        return kernel(*copies(arguments, recorded))
 
 
 DECODED = ("mixer-mamba", "mixer-mamba2", "mixer-attention", "mixer-attention_window", "hybrid")
