@@ -44,7 +44,7 @@ def decode(kind: Any, data: Any, where: str = "") -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, where)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
-        if data not in set(kind):
+        if not isinstance(data, str) or data not in set(kind):
             raise ValueError(f"{where}: {data!r} must be one of {', '.join(map(str, kind))}")
         return kind(data)
     return _decode_scalar(kind, data, where)
@@ -115,7 +115,12 @@ def _decode_tuple(kind: Any, data: Any, where: str) -> Any:
 
 def _decode_scalar(kind: Any, data: Any, where: str) -> Any:
     if kind is float and type(data) is int:
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise ValueError(
+                f"{where}: a number of {data.bit_length()} bits is too large"
+            ) from None
     if type(data) is not kind:
         raise ValueError(f"{where}: {data!r} must be of type {kind.__name__}")
     return data

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from hybrid import steps
-from hybrid.model import Cache, HybridLM
+from hybrid.cache import Cache, require_ids, rows_of
+from hybrid.model import HybridLM
+from hybrid.ops.given import at_least
 from hybrid.spec import LARGEST, require
 
 COLDEST = 1e-30  # temperature; numbers below have no reciprocal in fp32
@@ -42,7 +44,6 @@ class Choice:
 GREEDY = Choice()
 
 
-@torch.inference_mode()
 def prefill(
     model: HybridLM,
     ids_BT: Tensor,
@@ -54,20 +55,41 @@ def prefill(
     """Return (the logits after the last token (B, V), the cache), reading `chunk` tokens a call.
 
     A new cache has memory for the prompt and `room` tokens more; it grows when they are not enough.
+    Gradients are not recorded, but what is returned may be used where they are. Raises ValueError
+    for a prompt without tokens, a `chunk` below 1 or a `room` below 0, and what the model raises.
     """
-    if ids_BT.shape[1] == 0:
-        raise ValueError("prefill: the prompt has no tokens; give at least one")
+    at_least("prefill", "chunk", chunk, 1)
+    at_least("prefill", "room", room, 0)
+    require_ids("prefill: the prompt", ids_BT, 2, None, None)
+    logits_BV, cache = _prefill(model, ids_BT, chunk, cache, room)
+    return _ordinary(logits_BV), cache
+
+
+@torch.inference_mode()
+def _prefill(
+    model: HybridLM, ids_BT: Tensor, chunk: int, cache: Cache | None, room: int
+) -> tuple[Tensor, Cache]:
     cache = model.start(ids_BT.shape[1] + room) if cache is None else cache
     for piece_BT in ids_BT.split(chunk, dim=1):
         x_BTD, cache, _ = model.hidden(piece_BT, cache)
     return model.head(x_BTD[:, -1]), cache
 
 
-@torch.inference_mode()
 def decode(model: HybridLM, ids_B: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-    """Return (the logits after one more token per sequence (B, V), the cache with it)."""
-    output = model(ids_B[:, None], cache)
-    return output.logits_BTV[:, -1], output.cache
+    """Return (the logits after one more token per sequence (B, V), the cache with it).
+
+    Gradients are not recorded, but what is returned may be used where they are. Raises what a step
+    raises (`hybrid/steps.py`), and ValueError for a cache that does not fit the model.
+    """
+    require_ids("ids_B", ids_B, 1, None, None)
+    with torch.inference_mode():
+        output = model(ids_B[:, None], cache)
+    return _ordinary(output.logits_BTV[:, -1]), output.cache
+
+
+def _ordinary(x: Tensor) -> Tensor:
+    """Return `x` as a tensor that may be used outside torch's inference mode."""
+    return x if torch.is_inference_mode_enabled() else x.clone()
 
 
 def sample(
@@ -93,8 +115,20 @@ def go_on(
     seed: int = 0,
 ) -> Iterator[Tensor]:
     """Yield `tokens` tokens (B,) that continue what gave these logits and this cache, which stays
-    as it is."""
+    as it is.
+
+    Raises ValueError unless there is a row of logits, as wide as the vocabulary, for each sequence
+    of the cache, and for a seed that no generator takes.
+    """
     require(0 <= seed <= LARGEST, f"seed={seed} must be 0 or more, at most {LARGEST}")
+    at_least("go_on", "tokens", tokens, 0)
+    rows = rows_of(model, cache)
+    wanted = (len(logits_BV) if rows is None else rows, model.spec.vocab)
+    if logits_BV.shape != wanted:
+        raise ValueError(
+            f"go_on: logits_BV has shape {tuple(logits_BV.shape)}; "
+            f"beside this cache it must be {wanted}"
+        )
     draws = torch.Generator(logits_BV.device).manual_seed(seed)
     taker = steps.prepare(model, cache)
     for _ in range(tokens):
@@ -104,7 +138,11 @@ def go_on(
 
 
 def branch(cache: Cache, ways: int) -> Cache:
-    """Return the cache of `ways` sequences for each of `cache`, which all go on from that one."""
+    """Return the cache of `ways` sequences for each of `cache`, which all go on from that one.
+
+    Raises ValueError for fewer than one.
+    """
+    at_least("branch", "ways", ways, 1)
     return [None if state is None else state.branch(ways) for state in cache]
 
 

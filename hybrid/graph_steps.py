@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid.cache import Cache, require_ids, require_in_vocabulary
 from hybrid.layers.mamba import MambaState
-from hybrid.model import Cache, HybridLM
+from hybrid.model import HybridLM
 
 Part = Callable[[Tensor], Tensor]  # the residual stream (B, 1, D) before and after a sub-layer
 Capture = Callable[[Callable[[], None], list[Tensor]], Callable[[], object]]
@@ -24,6 +25,11 @@ WARM_UP = 3  # runs before a graph is recorded, as torch advises
 
 def record_graph(run: Callable[[], None], states: list[Tensor]) -> Callable[[], object]:
     """Return what replays `run`; `states`, which running it changes, are as they were."""
+    with torch.cuda.device(states[0].device):
+        return _record(run, states)
+
+
+def _record(run: Callable[[], None], states: list[Tensor]) -> Callable[[], object]:
     before = [state.clone() for state in states]
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -61,7 +67,12 @@ class GraphSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        self.x_B1D.copy_(self.model.embed(ids_B[:, None]))
+        require_ids("ids_B", ids_B, 1, len(self.x_B1D), self.x_B1D.device)
+        try:
+            self.x_B1D.copy_(self.model.embed(ids_B[:, None]))
+        except IndexError:
+            require_in_vocabulary("ids_B", ids_B, self.model.spec.vocab)
+            raise
         for run in self.runs:
             run()
         return self.logits_BV.clone()

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from hybrid.activations import piece_tokens
-from hybrid.ops import Ops
-from hybrid.ops.reference import IGNORED
+from hybrid.ops import Ops, given
+from hybrid.ops.given import IGNORED
 
 
 def next_token_nats(x_nD: Tensor, weight_VD: Tensor, target_n: Tensor, ops: Ops) -> Tensor:
     """Return the mean of -log softmax(x weight^T) at the targets, a float32 scalar.
 
     The mean is over the targets that are not IGNORED; without any it is NaN, as torch's.
-    Products are taken in the dtype of `x_nD`; gradients are added up in float32.
+    Products are taken in the dtype of `x_nD`; gradients are added up in float32. Raises ValueError
+    and TypeError unless there is one target of int64 for each row of x, and what
+    `ops.cross_entropy` raises.
     """
+    given.targets("next_token_nats", target_n, len(x_nD), x_nD)
     return _NextTokenLoss.apply(x_nD, weight_VD, target_n, ops)
 
 

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from hybrid import ops as backends
+from hybrid.cache import Cache, require_ids, require_in_vocabulary, rows_of, writable
 from hybrid.init import initialise
 from hybrid.layers import FEED_FORWARDS, MIXERS
-from hybrid.layers.keys_values import KeysValues
-from hybrid.layers.mamba import MambaState
 from hybrid.layers.moe import Routing
 from hybrid.layers.norm import RMSNorm
 from hybrid.loss import next_token_nats
 from hybrid.ops import Ops
 from hybrid.spec import Layer, ModelSpec
 
-Cache = list[KeysValues | MambaState | None]  # one state per layer
+__all__ = ["Cache", "HybridLM", "Output", "build"]
 
 
 class Output(NamedTuple):
@@ -93,24 +92,58 @@ class HybridLM(nn.Module):
     def hidden(
         self, ids_BT: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
-        """Return (the normalised last hidden states (B, T, D), the cache after them, routings)."""
+        """Return (the normalised last hidden states (B, T, D), the cache after them, routings).
+
+        Raises TypeError unless ids are int64 or int32, IndexError for an id outside 0..vocab-1, and
+        ValueError for ids of another shape and for a cache that does not fit the model or the ids.
+        On a GPU an id outside is a RuntimeError of torch's, which may come later.
+        """
+        cache = self._checked(ids_BT, cache)
+        try:
+            return self._pass(ids_BT, cache)
+        except IndexError:
+            require_in_vocabulary("ids_BT", ids_BT, self.spec.vocab)
+            raise
+
+    def _checked(self, ids_BT: Tensor, cache: Cache | None) -> Cache:
+        """Return the cache to go on from, None for each layer where there is none."""
+        device = self.embed.weight.device
+        if cache is None:
+            require_ids("ids_BT", ids_BT, 2, None, device)
+            return [None] * len(self.blocks)
+        require_ids("ids_BT", ids_BT, 2, rows_of(self, cache), device)
+        return writable(cache)
+
+    def _pass(self, ids_BT: Tensor, cache: Cache) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
+        """Run every layer; only this part is compiled."""
         x_BTD = self.embed(ids_BT).float()
-        start: list[Any] = [None] * len(self.blocks)
         states: Cache = []
         routings: list[Routing] = []
-        for block, state in zip(self.blocks, cache or start, strict=True):
+        for block, state in zip(self.blocks, cache, strict=True):
             x_BTD, state, routed = block(x_BTD, state)
             states.append(state)
             routings.extend(routed)
         return self.norm(x_BTD), states, tuple(routings)
 
     def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Output:
-        """Return logits for the token after each of `ids_BT`, which continue what `cache` saw."""
+        """Return logits for the token after each of `ids_BT`, which continue what `cache` saw.
+
+        Raises what `hidden` raises.
+        """
         x_BTD, cache, routings = self.hidden(ids_BT, cache)
         return Output(self.head(x_BTD), cache, routings)
 
     def loss(self, ids_BT: Tensor, target_BT: Tensor) -> tuple[Tensor, tuple[Routing, ...]]:
-        """Return (mean nats of each next token, routings) without ever holding all logits."""
+        """Return (mean nats of each next token, routings) without ever holding all logits.
+
+        Raises what `hidden` raises, ValueError unless there is one target for each id, TypeError
+        unless targets are int64, and IndexError for one that is no token and not IGNORED.
+        """
+        if target_BT.shape != ids_BT.shape:
+            raise ValueError(
+                f"loss: target_BT has shape {tuple(target_BT.shape)}; "
+                f"it must be that of ids_BT, {tuple(ids_BT.shape)}"
+            )
         x_BTD, cache, routings = self.hidden(ids_BT)
         del cache  # its memory is needed for the loss
         x_nD, target_n = x_BTD.flatten(0, 1), target_BT.flatten()
@@ -120,7 +153,17 @@ class HybridLM(nn.Module):
         """Have torch compile the pass over tokens, in this `mode` of torch.compile, at its first
         call and again for other shapes; the loss stays as it is.
         """
-        self.hidden = torch.compile(self.hidden, mode=mode)  # type: ignore[method-assign]
+        run = torch.compile(self._pass, mode=mode)
+
+        def hidden(
+            ids_BT: Tensor, cache: Cache | None = None
+        ) -> tuple[Tensor, Cache, tuple[Routing, ...]]:
+            cache = self._checked(ids_BT, cache)
+            # A compiled embedding takes a negative id for one counted from the end.
+            require_in_vocabulary("ids_BT", ids_BT, self.spec.vocab)
+            return run(ids_BT, cache)
+
+        self.hidden = hidden  # type: ignore[method-assign]
 
     @contextmanager
     def passes_as_written(self) -> Iterator[None]:

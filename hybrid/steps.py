@@ -1,6 +1,7 @@
 """One more token, again and again: the step of decoding, prepared once for a model and a cache.
 
-`Steps` is whoever can take a step; `prepare` chooses. `EagerSteps` runs the model as ever.
+`Steps` is whoever can take a step; `prepare` chooses. Each checks the ids before it
+takes one. `EagerSteps` runs the model as ever.
 `CpuSteps` keeps its own copy of the state and runs each sub-layer as one kernel, or three, of
 `step_kernels.py` and `attention_step_kernels.py` in `hybrid/ops/cpu`. It is for few sequences and
 small layers on a CPU, where calling the ordinary operations takes longer than what they compute;
@@ -10,18 +11,19 @@ Mamba-2, for which there is no such kernel yet, takes its layer's own step. `Gra
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hybrid import layers
+from hybrid.cache import Cache, require_ids, require_in_vocabulary, rows_of
 from hybrid.graph_steps import GraphSteps
 from hybrid.layers.keys_values import PAGE, KeysValues
 from hybrid.layers.mamba import MambaState, ShortConv
 from hybrid.layers.precision import product_dtype
-from hybrid.model import Cache, HybridLM
+from hybrid.model import Feeding, HybridLM
 from hybrid.ops import CPU
 from hybrid.ops.cpu import attention_step_kernels as attention
 from hybrid.ops.cpu import step_kernels as kernels
@@ -29,6 +31,7 @@ from hybrid.ops.cpu.attention_step_kernels import LINE
 from hybrid.ops.cpu.lane_math import LOG2_E
 from hybrid.ops.cpu.lanes import LANES
 from hybrid.ops.cpu.run import flat, run, whole
+from hybrid.ops.given import ACTIVATIONS
 
 FEW = 4  # sequences; for more, torch's products read a matrix once for all of them
 SMALL = 1 << 22  # parameters of a layer; in larger ones torch's second thread pays
@@ -41,25 +44,63 @@ class Steps(Protocol):
     """Something that takes one token of each sequence and returns logits for the next."""
 
     def step(self, ids_B: Tensor) -> Tensor:
-        """Return the logits (B, V) after one more token of each sequence."""
+        """Return the logits (B, V) after one more token of each sequence.
+
+        Raises TypeError unless ids are int64 or int32, ValueError unless there is one for each
+        sequence of the cache, and IndexError for an id outside 0..vocab-1 (on a GPU, a RuntimeError
+        of torch's, which may come later).
+        """
 
 
 def prepare(model: HybridLM, cache: Cache, *, graphs: bool = False) -> Steps:
     """Return the fastest steps for a model that goes on from `cache`, which stays as it is.
 
-    `cache` is that of a prompt. `graphs` has a CUDA device record graphs, which takes a moment, and
-    nothing on a CPU. A mixer without a kernel here (MIXERS) takes the model's own call.
+    `graphs` has a CUDA device record graphs, which takes a moment, and nothing on a CPU. A layer
+    without a kernel here (MIXERS, FEED_FORWARDS) takes the model's own call. Raises ValueError for
+    a cache that does not fit the model.
     """
-    batch = next((len(t) for state in cache if state for t in state.tensors()), 1)
-    largest = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
-    fits = batch <= FEW and largest <= SMALL and model.spec.width % 2 == 0
-    blocks: Any = model.blocks
-    fits = fits and all(type(block.mixing.mixer) in MIXERS for block in blocks)
-    if model.ops is CPU and fits and model.embed.weight.is_cpu:
+    batch = rows_of(model, cache)
+    if batch is None:
+        return FirstStep(model, cache, graphs)
+    if model.ops is CPU and model.embed.weight.is_cpu and _has_kernels(model, batch):
         return CpuSteps(model, cache, batch)
     if graphs and model.embed.weight.is_cuda:
         return GraphSteps(model, cache, batch)
     return EagerSteps(model, cache)
+
+
+def _has_kernels(model: HybridLM, batch: int) -> bool:
+    """Say whether all layers have kernels here, and are so small that these are the faster way."""
+    largest = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
+    small = batch <= FEW and largest <= SMALL and model.spec.width % 2 == 0
+    weight, blocks = model.embed.weight, cast(Any, model.blocks)
+    kinds = {type(block.mixing.mixer) for block in blocks}
+    feeds = {type(block.feeding.feed_forward) for block in blocks if _feeds(block)}
+    known = kinds <= MIXERS.keys() and feeds <= FEED_FORWARDS.keys()
+    return small and known and {weight.dtype, product_dtype(weight)} <= {*ACTIVATIONS}
+
+
+def _feeds(block: Any) -> bool:
+    return isinstance(block.feeding, Feeding)
+
+
+class FirstStep:
+    """The first step of sequences that begin, whose number the cache does not say.
+
+    It is the model's own call. The steps after it are prepared for the cache that it returns.
+    """
+
+    def __init__(self, model: HybridLM, cache: Cache, graphs: bool):
+        self.model, self.cache, self.graphs = model, cache, graphs
+        self.rest: Steps | None = None
+
+    def step(self, ids_B: Tensor) -> Tensor:
+        if self.rest is not None:
+            return self.rest.step(ids_B)
+        first = EagerSteps(self.model, self.cache)
+        logits_BV = first.step(ids_B)
+        self.rest = prepare(self.model, first.cache, graphs=self.graphs)
+        return logits_BV
 
 
 class EagerSteps:
@@ -70,6 +111,7 @@ class EagerSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
+        require_ids("ids_B", ids_B, 1, None, None)
         output = self.model(ids_B[:, None], self.cache)
         self.cache = output.cache
         return output.logits_BTV[:, -1]
@@ -82,7 +124,7 @@ class CpuSteps:
     def __init__(self, model: HybridLM, cache: Cache, batch: int):
         embed = model.embed.weight
         dtype = product_dtype(embed)
-        self.embed, self.seen = embed.detach(), _seen(cache)
+        self.embed, self.seen, self.batch = embed.detach(), _seen(cache), batch
         self.parts: list[Part] = []
         blocks: Any = model.blocks
         for block, state in zip(blocks, cache, strict=True):
@@ -90,8 +132,8 @@ class CpuSteps:
             self.parts.append(
                 MIXERS[type(mixing.mixer)](mixing.mixer, mixing.norm, state, batch, dtype)
             )
-            feed_forward = getattr(block.feeding, "feed_forward", None)
-            if feed_forward is not None:
+            if _feeds(block):
+                feed_forward = block.feeding.feed_forward
                 prepare_feeding = FEED_FORWARDS[type(feed_forward)]
                 self.parts.append(prepare_feeding(feed_forward, block.feeding.norm, dtype))
         self.norm, self.head = _norm(model.norm), _matrix(model.head.weight, dtype)
@@ -99,7 +141,12 @@ class CpuSteps:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        x = self.embed[ids_B].float().numpy()
+        require_ids("ids_B", ids_B, 1, self.batch, self.embed.device)
+        try:
+            x = torch.embedding(self.embed, ids_B).float().numpy()
+        except IndexError:
+            require_in_vocabulary("ids_B", ids_B, len(self.embed))
+            raise
         for part in self.parts:
             part(x, self.seen)
         self.seen += 1

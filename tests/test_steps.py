@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid import generate, steps
+from hybrid import generate, layers, steps
 from hybrid.graph_steps import GraphSteps
 from hybrid.model import build
-from hybrid.ops import CPU, REFERENCE, reference
+from hybrid.ops import CPU, REFERENCE, Ops, reference
 from hybrid.ops.cpu import attention_step_kernels as kernels
 from hybrid.ops.cpu.lane_math import LOG2_E
 from hybrid.ops.cpu.lanes import LANES
@@ -155,3 +155,95 @@ def test_graphs_continue_a_prompt_as_the_model_does(name: str) -> None:
     assert isinstance(taker, GraphSteps)
     found = logits_of(taker, ids_BT[:, PROMPT:])
     torch.testing.assert_close(found, whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mixer-mamba", "mixer-attention", "mixer-mamba2", "hybrid"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_sequences_that_begin_take_any_number_of_rows(name: str, batch: int) -> None:
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(batch, MORE)
+    with torch.inference_mode():
+        whole = model(ids_BT).logits_BTV
+    taker = steps.prepare(model, model.start(MORE))
+    torch.testing.assert_close(logits_of(taker, ids_BT), whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=f"ids_B has {batch + 1} rows; the cache holds {batch}"):
+        taker.step(torch.zeros(batch + 1, dtype=torch.int64))
+
+
+def takers(name: str, ops: Ops = CPU) -> dict[str, steps.Steps]:
+    model = build(SPECS[name], ops=ops)
+    _, cache = generate.prefill(model, ids(2, PROMPT))
+    graphs = GraphSteps(model, cache, 2, lambda run, _: run)
+    return {
+        "prepared": steps.prepare(model, cache),
+        "eager": steps.EagerSteps(model, cache),
+        "graphs": graphs,
+    }
+
+
+@pytest.mark.parametrize("way", ["prepared", "eager", "graphs"])
+@pytest.mark.parametrize("name", ["mixer-mamba", "mixer-attention"])
+def test_steps_name_what_is_wrong_with_ids(name: str, way: str) -> None:
+    taker = takers(name)[way]
+    with pytest.raises(ValueError, match=r"ids_BT? has 3 rows; the cache holds 2"):
+        taker.step(torch.tensor([1, 2, 3]))
+    with pytest.raises(IndexError, match=r"ids_BT? holds -1; token ids lie in 0\.\.31"):
+        taker.step(torch.tensor([1, -1]))
+    with pytest.raises(IndexError, match=r"ids_BT? holds 32; token ids lie in 0\.\.31"):
+        taker.step(torch.tensor([32, 1]))
+    with pytest.raises(TypeError, match=r"ids_B is torch\.float32; token ids are"):
+        taker.step(torch.ones(2))
+    # A refused step changes nothing.
+    again = takers(name)[way].step(torch.tensor([1, 2]))
+    assert taker.step(torch.tensor([1, 2])).equal(again)
+
+
+def test_a_feed_forward_without_a_kernel_takes_the_models_own_steps(monkeypatch) -> None:
+    model = build(SPECS["mixer-mamba"], ops=CPU)
+    _, cache = generate.prefill(model, ids(1, PROMPT))
+    assert isinstance(steps.prepare(model, cache), steps.CpuSteps)
+    monkeypatch.delitem(steps.FEED_FORWARDS, layers.MLP)
+    assert isinstance(steps.prepare(model, cache), steps.EagerSteps)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("room", [0, 1, 50])
+@pytest.mark.parametrize("name", ["mixer-mamba", "mixer-mamba2", "mixer-attention", "hybrid"])
+def test_a_prompt_can_be_continued_outside_inference_mode(
+    name: str, room: int, recorded: bool
+) -> None:
+    model, ids_BT = build(SPECS[name], ops=CPU), ids(2, PROMPT + MORE)
+    whole = model(ids_BT).logits_BTV[:, PROMPT:]
+    logits_BV, cache = generate.prefill(model, ids_BT[:, :PROMPT], room=room)
+    decoded_BV, longer = generate.decode(model, ids_BT[:, PROMPT], cache)
+    with torch.set_grad_enabled(recorded):
+        for start, found in ((PROMPT, cache), (PROMPT + 1, longer)):
+            rest = model(ids_BT[:, start:], found).logits_BTV
+            torch.testing.assert_close(rest, whole[:, start - PROMPT :], rtol=1e-4, atol=1e-5)
+    if recorded:
+        rest.sum().backward()
+        weight = torch.ones_like(logits_BV, requires_grad=True)
+        (weight * logits_BV * decoded_BV).sum().backward()
+
+
+def test_a_branch_of_no_sequences_is_refused() -> None:
+    for name in ("mixer-mamba", "mixer-attention"):
+        model = build(SPECS[name], ops=CPU)
+        _, cache = generate.prefill(model, ids(1, PROMPT))
+        for ways in (0, -1):
+            with pytest.raises(ValueError, match=f"branch: ways is {ways}; it must be 1 or more"):
+                generate.branch(cache, ways)
+            with pytest.raises(ValueError, match="branch: ways"):
+                cache[0].branch(ways)
+    with pytest.raises(ValueError, match="branch: ways"):
+        generate.branch([None], 0)
+
+
+def test_loss_wants_a_target_for_each_id() -> None:
+    model, ids_BT = build(SPECS["hybrid"], ops=CPU), ids(2, 8)
+    for wrong_BT in (ids_BT[:, :4], ids(2, 9), ids(4, 4)):
+        with pytest.raises(ValueError, match="loss: target_BT has shape"):
+            model.loss(ids_BT, wrong_BT)
+    with pytest.raises(TypeError, match=r"target_n is torch\.float32"):
+        model.loss(ids_BT, ids_BT.float())
+    with pytest.raises(IndexError, match=r"target \d+ must lie in 0\.\.31"):
+        model.loss(ids_BT, ids_BT + VOCAB)

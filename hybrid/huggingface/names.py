@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hybrid import layers
 from hybrid.model import HybridLM
+from hybrid.spec import require
 
 
 def attention(mixer: layers.Attention) -> dict[str, Tensor]:
@@ -69,19 +70,27 @@ def views(model: HybridLM) -> dict[str, Tensor]:
     """Return every tensor of transformers' Jamba, by its name in a file, as a view of `model`'s.
 
     To write into a view is to write into the model. A tied unembedding has no name of its own.
-    The model's spec must be one that `hybrid.huggingface.config_of` accepts.
+    The model's spec must be one that `hybrid.huggingface.config_of` accepts. Raises ValueError,
+    naming the layer, for a kind of layer that their Jamba does not have.
     """
     found: dict[str, Tensor] = {"model.embed_tokens.weight": model.embed.weight}
     for i, block in enumerate(model.blocks):
-        found |= {f"model.layers.{i}.{name}": view for name, view in _block(block).items()}
+        found |= {f"model.layers.{i}.{name}": view for name, view in _block(i, block).items()}
     found["model.final_layernorm.weight"] = model.norm.weight
     if not model.spec.tied:
         found["lm_head.weight"] = model.head.weight
     return found
 
 
-def _block(block: Any) -> dict[str, Tensor]:
+def _block(i: int, block: Any) -> dict[str, Tensor]:
     mixer, feed_forward = block.mixing.mixer, block.feeding.feed_forward
+    for part, module in (("mixer", mixer), ("feed_forward", feed_forward)):
+        require(
+            type(module) in NAMES,
+            f"layers[{i}].{part}: a {type(module).__name__} must be one of "
+            f"{', '.join(kind.__name__ for kind in NAMES)}, which transformers' Jamba has; a model "
+            "with experts in 8 bits is saved as the model that it was made of",
+        )
     return {
         "input_layernorm.weight": block.mixing.norm.weight,
         **NAMES[type(mixer)](mixer),

@@ -36,7 +36,8 @@ class Tokenizer:
     @property
     def separator_id(self) -> int:
         """The separator's number; ValueError if the JSON has no such special token."""
-        added = json.loads(self.json_text)["added_tokens"]
+        data = json.loads(self.json_text)
+        added = data.get("added_tokens", []) if isinstance(data, dict) else []
         ids = {token["content"]: token["id"] for token in added if token["special"]}
         require(
             self.separator in ids,
@@ -55,21 +56,22 @@ def save(
     """Write `model`, and the tokenizer if there is one, as the new folder `folder`.
 
     The folder appears whole or not at all: it is written under another name beside its place and
-    then renamed. Raises ValueError for a model that transformers' Jamba cannot be and
-    FileExistsError if the folder is there.
+    then renamed. Raises, before anything is written, ValueError for a model that transformers'
+    Jamba cannot be, such as one with experts in 8 bits, and FileExistsError if the folder is there.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"save: {folder} exists; give a folder that does not")
     separator_id = None if tokenizer is None else tokenizer.separator_id
     config = config_of(model.spec, separator_id=separator_id)
+    tensors = views(model)
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     scratch.mkdir(parents=True)
     try:
         _write_json(scratch / "config.json", config)
         if tokenizer is not None:
             _write_tokenizer(scratch, tokenizer)
-        _write_weights(scratch, views(model), max_shard_bytes)
+        _write_weights(scratch, tensors, max_shard_bytes)
         scratch.rename(folder)
     except BaseException:
         shutil.rmtree(scratch)

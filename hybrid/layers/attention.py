@@ -1,5 +1,7 @@
 """Grouped-query attention. Its state is the keys and values it may still look at."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from hybrid import spec
@@ -22,6 +24,12 @@ class Attention(nn.Module):
     def start(self, room: int) -> KeysValues:
         """Return the state that starts a sequence, with memory for `room` tokens to come."""
         return KeysValues(None, None, 0, 0, room)
+
+    def misfit(self, state: Any) -> str:
+        """Return why `state` is none of this layer's; nothing if it is one."""
+        if not isinstance(state, KeysValues):
+            return f"a {type(state).__name__} is no state of attention"
+        return state.misfit(self.config.kv_heads, self.head_width)
 
     def forward(self, x_BTD: Tensor, state: KeysValues | None) -> tuple[Tensor, KeysValues]:
         B, T, D = x_BTD.shape

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hybrid.ops.given import FLOATS, at_least
+
 PAGE = 256  # tokens that memory grows by when it is full
 
 
@@ -35,9 +37,38 @@ class KeysValues(NamedTuple):
         return () if self.k is None or self.v is None else (self.k.x_BCKP, self.v.x_BCKP)
 
     def branch(self, ways: int) -> "KeysValues":
-        """Return the state of `ways` sequences that all go on from each of these."""
+        """Return the state of `ways` sequences that all go on from each of these.
+
+        Raises ValueError for fewer than one.
+        """
+        at_least("branch", "ways", ways, 1)
         k, v = (None if m is None else _branched(m, self.kept, ways) for m in (self.k, self.v))
         return self._replace(k=k, v=v)
+
+    def writable(self) -> "KeysValues":
+        """Return this state in memory that may be written outside torch's inference mode."""
+        if not any(x.is_inference() for x in self.tensors()):
+            return self
+        k, v = (None if m is None else _branched(m, self.kept, 1) for m in (self.k, self.v))
+        return self._replace(k=k, v=v)
+
+    def misfit(self, heads: int, width: int) -> str:
+        """Return why this is no state of so many heads, so wide; nothing if it is one."""
+        if (self.k is None) != (self.v is None):
+            return "it has keys without values, or values without keys"
+        if self.k is None or self.v is None:
+            return "" if self.kept == 0 else f"kept is {self.kept}, without keys"
+        k, v = self.k.x_BCKP, self.v.x_BCKP
+        if k.shape != v.shape or k.dim() != 4 or k.shape[2:] != (heads, width):
+            return (
+                f"keys have shape {tuple(k.shape)} and values {tuple(v.shape)}; "
+                f"both must be (B, C, {heads}, {width})"
+            )
+        if k.dtype is not v.dtype or k.dtype not in FLOATS:
+            return f"keys are {k.dtype} and values {v.dtype}; both must be one of {FLOATS}"
+        if not 0 <= self.kept <= k.shape[1]:
+            return f"kept is {self.kept}; its memory has room for {k.shape[1]} tokens"
+        return ""
 
 
 def _branched(memory: Memory, kept: int, ways: int) -> Memory:

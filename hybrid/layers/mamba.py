@@ -5,7 +5,7 @@ Convolution and scan, softplus of dt and gate included, are computed in fp32; wh
 has the precision of the matrix products, the state is in fp32.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybrid import spec
 from hybrid.layers.norm import RMSNorm, norm_parts
 from hybrid.ops import Ops
+from hybrid.ops.given import at_least
 
 
 class MambaState(NamedTuple):
@@ -26,8 +27,25 @@ class MambaState(NamedTuple):
         return self.tail_BLE, self.h_BEN
 
     def branch(self, ways: int) -> "MambaState":
-        """Return the state of `ways` sequences that all go on from each of these."""
+        """Return the state of `ways` sequences that all go on from each of these.
+
+        Raises ValueError for fewer than one.
+        """
+        at_least("branch", "ways", ways, 1)
         return MambaState(*(x.repeat_interleave(ways, dim=0) for x in self))
+
+    def writable(self) -> "MambaState":
+        """Return this state in tensors that may be used outside torch's inference mode."""
+        return MambaState(*(x.clone() if x.is_inference() else x for x in self))
+
+    def misfit(self, tail_LE: tuple[int, int], h_EN: tuple[int, int]) -> str:
+        """Return why this is no state of these sizes; nothing if it is one."""
+        for name, x, shape in (("tail_BLE", self[0], tail_LE), ("h_BEN", self[1], h_EN)):
+            if x.dim() != 3 or x.shape[1:] != shape:
+                return f"{name} has shape {tuple(x.shape)}; it must be (B, {shape[0]}, {shape[1]})"
+            if x.dtype is not torch.float32 and x.dtype is not torch.float64:
+                return f"{name} is {x.dtype}; it must be torch.float32"
+        return ""
 
 
 class ShortConv(nn.Module):
@@ -35,7 +53,7 @@ class ShortConv(nn.Module):
 
     def __init__(self, width: int, E: int, ops: Ops):
         super().__init__()
-        self.conv = ops.conv
+        self.conv, self.look_back = ops.conv, width - 1
         self.weight_EW = nn.Parameter(torch.empty(E, width))
         self.bias_E = nn.Parameter(torch.empty(E))
 
@@ -45,6 +63,8 @@ class ShortConv(nn.Module):
 
 class NoConv(nn.Module):
     """SiLU alone, in place of the short convolution; looks back at nothing."""
+
+    look_back = 0
 
     def forward(self, u_BTE: Tensor, tail_BLE: Tensor | None) -> tuple[Tensor, Tensor]:
         B, _, E = u_BTE.shape
@@ -91,6 +111,13 @@ class Mamba(nn.Module):
     def start(self, room: int) -> None:
         """Return the state that starts a sequence; its memory does not grow."""
         return
+
+    def misfit(self, state: Any) -> str:
+        """Return why `state` is none of this layer's; nothing if it is one."""
+        if not isinstance(state, MambaState):
+            return f"a {type(state).__name__} is no state of Mamba"
+        E, N = self.a_log_EN.shape
+        return state.misfit((self.short.look_back, E), (E, N))
 
     def forward(self, x_BTD: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
         tail_BLE, h_BEN = (None, None) if state is None else state

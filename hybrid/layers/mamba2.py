@@ -6,6 +6,8 @@ convolution and the decays are computed in fp32 and the state is in fp32; what g
 the products inside `ops.ssd`, have the precision of the matrix products.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,6 +52,13 @@ class Mamba2(nn.Module):
     def start(self, room: int) -> None:
         """Return the state that starts a sequence; its memory does not grow."""
         return
+
+    def misfit(self, state: Any) -> str:
+        """Return why `state` is none of this layer's; nothing if it is one."""
+        if not isinstance(state, MambaState):
+            return f"a {type(state).__name__} is no state of Mamba-2"
+        E, convolved, _ = self.sizes
+        return state.misfit((self.short.look_back, convolved), (E, self.config.d_state))
 
     def forward(self, x_BTD: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
         (E, _, H), G, N = self.sizes, self.config.groups, self.config.d_state

@@ -1,7 +1,9 @@
 """The seam between layers and kernels: one `Ops` object per implementation.
 
-`reference.py` defines what is correct; every other object may only agree with it
-(`tests/ops`). Which one runs is an argument of `hybrid.model.build`, never a global.
+`reference.py` defines what is correct. Every other object agrees with it where it computes, and
+refuses what it refuses (`given.py`, `tests/ops`). An object may also refuse, with a TypeError or
+ValueError, a dtype, a device or a width that its kernels do not take. Which one runs is an argument
+of `hybrid.model.build`, never a global.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hybrid.ops.given import Shaped, check, sizes
+from hybrid.ops import given
+from hybrid.ops.given import ACTIVATIONS
 
 WIDTHS = range(2, 5)  # causal_conv1d.cpp: "only supports width between 2 and 4"
 STATES = 256  # selective_scan.cpp: "only supports state dimension <= 256"
@@ -86,13 +87,14 @@ def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -
 
     The T queries are the last T of the S keys, as in flash-attn since its version 2.1; its windows
     leave out the query's own token, ours counts it. Raises TypeError for dtypes but float16 and
-    bfloat16, which are all flash-attn takes.
+    bfloat16, which are all flash-attn takes, and ValueError for shapes that disagree.
     """
-    if q_BTHP.dtype not in HALVES:
+    if isinstance(q_BTHP, Tensor) and q_BTHP.dtype not in HALVES:
         raise TypeError(
             f"attend: q_BTHP is {q_BTHP.dtype}; flash-attn takes torch.float16 and torch.bfloat16, "
             "and hybrid.ops.native.attend takes others"
         )
+    given.attend(q_BTHP, k_BSKP, v_BSKP, window, HALVES)
     left = -1 if window is None else window - 1
     right = -1 if window is None else 0
     return flash()(q_BTHP, k_BSKP, v_BSKP, causal=True, window_size=(left, right))
@@ -107,11 +109,8 @@ def conv(
     The kernel reads the tail in the dtype of `x_BTE`: a tail of its earlier inputs loses nothing.
     Raises TypeError and ValueError for dtypes, shapes and widths W the kernel does not take.
     """
-    (B, T, E), W = sizes("conv", "x_BTE", x_BTE), sizes("conv", "weight_EW", weight_EW)[1]
-    others: Shaped = {"weight_EW": (weight_EW, (E, W)), "bias_E": (bias_E, (E,))}
-    if tail_BLE is not None:
-        others["tail_BLE"] = (tail_BLE, (B, W - 1, E))
-    differentiable = check("conv", {"x_BTE": (x_BTE, (B, T, E))}, others)
+    differentiable = given.conv(x_BTE, weight_EW, bias_E, tail_BLE, ACTIVATIONS)
+    (B, T, E), W = x_BTE.shape, weight_EW.shape[1]
     if W not in WIDTHS:
         raise ValueError(f"conv: weight_EW has W={W}; causal-conv1d takes widths 2 to 4")
     before_BLE = weight_EW.new_zeros(B, W - 1, E) if tail_BLE is None else tail_BLE
@@ -163,18 +162,9 @@ def scan(
     Raises TypeError and ValueError for dtypes and shapes the kernel does not take; backward through
     the last state raises NotImplementedError.
     """
-    (B, T, E), N = sizes("scan", "u_BTE", u_BTE), sizes("scan", "a_EN", a_EN)[1]
-    activations: Shaped = {
-        "u_BTE": (u_BTE, (B, T, E)),
-        "raw_BTE": (raw_BTE, (B, T, E)),
-        "b_BTN": (b_BTN, (B, T, N)),
-        "c_BTN": (c_BTN, (B, T, N)),
-        "gate_BTE": (gate_BTE, (B, T, E)),
-    }
-    others: Shaped = {"bias_E": (bias_E, (E,)), "a_EN": (a_EN, (E, N)), "d_E": (d_E, (E,))}
-    if h_BEN is not None:
-        others["h_BEN"] = (h_BEN, (B, E, N))
-    differentiable = check("scan", activations, others)
+    inputs = (u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, h_BEN)
+    differentiable = given.scan(*inputs, ACTIVATIONS)
+    (B, T, E), N = u_BTE.shape, a_EN.shape[1]
     if N > STATES:
         raise ValueError(f"scan: a_EN has N={N}; mamba-ssm's kernel takes at most {STATES}")
     if T == 1 and not differentiable:

@@ -1,7 +1,8 @@
 """Every op in plain torch: slow, short, and by definition right. The other files may only agree.
 
 Letters are those of `hybrid/__init__.py`. Activations may be float32 or bfloat16; every op computes
-in float32 at least (in float64 if it is given that) and returns the dtype its docstring names.
+in float32 at least (in float64 if it is given that) and returns the dtype its docstring names. What
+an op refuses, and with which error, is in `hybrid/ops/given.py`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100  # a target without a loss, as in torch's own cross entropy
+from hybrid.ops import given
+from hybrid.ops.given import FLOATS, IGNORED
 
 
 def wide(x: Tensor) -> Tensor:
@@ -42,6 +44,7 @@ def attention_weights(q_BTHP: Tensor, k_BSKP: Tensor, window: int | None) -> Ten
 
 def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -> Tensor:
     """Return causal grouped-query attention, (B, T, H, P); scores are scaled by 1/sqrt(P)."""
+    given.attend(q_BTHP, k_BSKP, v_BSKP, window, FLOATS)
     weight_BHTS = attention_weights(q_BTHP, k_BSKP, window)
     v_BSHP = wide(v_BSKP).repeat_interleave(q_BTHP.shape[2] // v_BSKP.shape[2], dim=2)
     return torch.einsum("bhts,bshp->bthp", weight_BHTS, v_BSHP).to(q_BTHP.dtype)
@@ -56,6 +59,7 @@ def conv(
     column of `weight_EW` multiplies the newest token, as in torch's and mamba-ssm's `Conv1d`. The
     result has the dtype of `x_BTE`, the tail that of the weights.
     """
+    given.conv(x_BTE, weight_EW, bias_E, tail_BLE, FLOATS)
     (B, _, E), W = x_BTE.shape, weight_EW.shape[1]
     if tail_BLE is None:
         tail_BLE = weight_EW.new_zeros(B, W - 1, E)
@@ -105,6 +109,7 @@ def scan(
     The `recurrence` with dt = softplus(raw + bias), its result times SiLU(gate). `h_BEN` None
     starts a sequence, with zeros. y has the dtype of `u_BTE`, the state that of `a_EN`.
     """
+    given.scan(u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, h_BEN, FLOATS)
     if h_BEN is None:
         h_BEN = a_EN.new_zeros(len(u_BTE), *a_EN.shape)
     # softplus as log(1 + exp x) without a threshold, which would break the gradient's gradient
@@ -153,6 +158,21 @@ def ssd(
     `h_BHPN` None starts a sequence, with zeros. y has the dtype of `u_BTHP`, the state that of
     `a_H`.
     """
+    given.ssd(u_BTHP, raw_BTH, bias_H, a_H, b_BTGN, c_BTGN, d_H, h_BHPN, FLOATS)
+    return ssd_by_tokens(u_BTHP, raw_BTH, bias_H, a_H, b_BTGN, c_BTGN, d_H, h_BHPN)
+
+
+def ssd_by_tokens(
+    u_BTHP: Tensor,
+    raw_BTH: Tensor,
+    bias_H: Tensor,
+    a_H: Tensor,
+    b_BTGN: Tensor,
+    c_BTGN: Tensor,
+    d_H: Tensor,
+    h_BHPN: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return what `ssd` returns, of inputs that are checked already."""
     (B, _, H, P), (G, N) = u_BTHP.shape, b_BTGN.shape[2:]
     if h_BHPN is None:
         h_BHPN = a_H.new_zeros(B, H, P, N)
@@ -164,6 +184,7 @@ def ssd(
 
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Return RMSNorm over the last dimension (arXiv 1910.07467), in `dtype`."""
+    given.norm(x, weight, dtype, FLOATS)
     x = wide(x)
     return (x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight).to(dtype)
 
@@ -172,12 +193,14 @@ def norms(
     x: Tensor, weight: Tensor, sizes: Sequence[int], eps: float, dtype: torch.dtype
 ) -> Tensor:
     """Return the `norm` of each of the last dimension's parts, so wide, side by side."""
+    given.norms(x, weight, sizes, dtype, FLOATS)
     parts = zip(x.split(sizes, dim=-1), weight.split(sizes), strict=True)
     return torch.cat([norm(part, w, eps, dtype) for part, w in parts], dim=-1)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
     """Return silu(first half) * second half of the last dimension, in the dtype given."""
+    given.silu_and_mul(gate_up, FLOATS)
     gate, up = wide(gate_up).chunk(2, dim=-1)
     return (F.silu(gate) * up).to(gate_up.dtype)
 
@@ -188,6 +211,7 @@ def grouped(x_nD: Tensor, weight_XFD: Tensor, count_X: Tensor) -> Tensor:
 
     `weight_XFD` has the dtype of `x_nD`, and so has the result; counts add up to n.
     """
+    given.grouped(x_nD, weight_XFD, count_X, FLOATS)
     groups = x_nD.split(count_X.tolist())
     return torch.cat([x @ weight.T for x, weight in zip(groups, weight_XFD, strict=True)])
 
@@ -198,6 +222,7 @@ def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
     Both are 0 where the target is IGNORED. nats are float32, the gradient has the dtype of
     `logits_nV`, whose memory it may take.
     """
+    given.cross_entropy(logits_nV, target_n, FLOATS)
     log_nV = wide(logits_nV).log_softmax(dim=-1)
     counted_n = target_n != IGNORED
     column_n = target_n.where(counted_n, 0)

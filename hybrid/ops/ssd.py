@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hybrid.ops import reference
-from hybrid.ops.given import Shaped, check, sizes
+from hybrid.ops import given, reference
+from hybrid.ops.given import ACTIVATIONS
 from hybrid.ops.reference import wide
 
 # Tokens of a chunk, by kind of device: so few that its matrices stay in a processor's nearer
@@ -37,24 +37,11 @@ def ssd(
     does not take and ValueError for shapes that disagree or are empty. There is no second
     derivative.
     """
-    (B, T, H, P), (G, N) = sizes("ssd", "u_BTHP", u_BTHP), sizes("ssd", "b_BTGN", b_BTGN)[2:]
-    activations: Shaped = {
-        "u_BTHP": (u_BTHP, (B, T, H, P)),
-        "raw_BTH": (raw_BTH, (B, T, H)),
-        "b_BTGN": (b_BTGN, (B, T, G, N)),
-        "c_BTGN": (c_BTGN, (B, T, G, N)),
-    }
-    others: Shaped = {
-        "bias_H": (bias_H, (H,)),
-        "a_H": (a_H, (H,)),
-        "d_H": (d_H, (H,)),
-        "h_BHPN": (h_BHPN, (B, H, P, N)),
-    }
-    save = check("ssd", activations, others)
-    if H % G:
-        raise ValueError(f"ssd: b_BTGN has {G} groups, which must divide the {H} heads of u_BTHP")
+    inputs = (u_BTHP, raw_BTH, bias_H, a_H, b_BTGN, c_BTGN, d_H, h_BHPN)
+    save = given.ssd(*inputs, ACTIVATIONS)
+    (B, T, H, P), N = u_BTHP.shape, b_BTGN.shape[3]
     if T == 1:
-        return reference.ssd(u_BTHP, raw_BTH, bias_H, a_H, b_BTGN, c_BTGN, d_H, h_BHPN)
+        return reference.ssd_by_tokens(*inputs)
     if h_BHPN is None:
         h_BHPN = a_H.new_zeros(B, H, P, N)
     dt_BTH = torch.logaddexp(wide(raw_BTH) + bias_H, a_H.new_zeros(()))

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid.ops import triton_conv, triton_scan
-from hybrid.ops.given import Shaped, check, sizes
+from hybrid.ops import given, triton_conv, triton_scan
+from hybrid.ops.given import ACTIVATIONS
 
 
 def scan(
@@ -36,22 +36,12 @@ def scan(
     and ValueError for shapes that disagree or are empty. Meaning and source: `reference.scan`.
     """
     _where("scan", u_BTE)
-    (B, T, E), N = sizes("scan", "u_BTE", u_BTE), sizes("scan", "a_EN", a_EN)[1]
-    activations: Shaped = {
-        "u_BTE": (u_BTE, (B, T, E)),
-        "raw_BTE": (raw_BTE, (B, T, E)),
-        "b_BTN": (b_BTN, (B, T, N)),
-        "c_BTN": (c_BTN, (B, T, N)),
-        "gate_BTE": (gate_BTE, (B, T, E)),
-    }
-    others: Shaped = {"bias_E": (bias_E, (E,)), "a_EN": (a_EN, (E, N)), "d_E": (d_E, (E,))}
-    if h_BEN is not None:
-        others["h_BEN"] = (h_BEN, (B, E, N))
-    differentiable = check("scan", activations, others)
+    rest = (b_BTN, c_BTN, d_E, gate_BTE, h_BEN)
+    differentiable = given.scan(u_BTE, raw_BTE, bias_E, a_EN, *rest, ACTIVATIONS)
     bias_E, a_EN, d_E = bias_E.contiguous(), a_EN.contiguous(), d_E.contiguous()
     h_BEN = None if h_BEN is None else h_BEN.contiguous()
     inputs = (u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, h_BEN)
-    if T == 1 and not differentiable:
+    if u_BTE.shape[1] == 1 and not differentiable:
         return _step(*inputs)
     y_BTE, last_BEN, _ = _scan(*inputs, differentiable)
     return y_BTE, last_BEN
@@ -66,16 +56,14 @@ def conv(
     that disagree or are empty (a tail of length 0 is right where W = 1). Meaning: `reference.conv`.
     """
     _where("conv", x_BTE)
-    (B, T, E), W = sizes("conv", "x_BTE", x_BTE), sizes("conv", "weight_EW", weight_EW)[1]
-    others: Shaped = {"weight_EW": (weight_EW, (E, W)), "bias_E": (bias_E, (E,))}
-    if tail_BLE is not None:
-        others["tail_BLE"] = (tail_BLE, (B, W - 1, E))
-        tail_BLE = tail_BLE.contiguous()
-    check("conv", {"x_BTE": (x_BTE, (B, T, E))}, others)
+    given.conv(x_BTE, weight_EW, bias_E, tail_BLE, ACTIVATIONS)
+    tail_BLE = None if tail_BLE is None else tail_BLE.contiguous()
     return _conv(x_BTE, weight_EW.contiguous(), bias_E.contiguous(), tail_BLE)
 
 
 def _where(op: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: given a {type(x).__name__}; it takes tensors")
     if x.device.type != "cuda" and not triton_scan.INTERPRETED:
         raise TypeError(
             f"{op}: given tensors on {x.device}; Triton's kernels want a CUDA device, "

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,15 +18,23 @@ RESET_PEAK = "5"  # proc(5): reset the peak resident set size to the current val
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
 
-    Raises ValueError for another name and for CUDA where torch sees none.
+    Raises ValueError for another name, for CUDA where torch sees none, and for a GPU beyond those
+    that torch sees.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+    if name == "cpu":
+        return torch.device(name)
+    found = re.fullmatch(r"cuda(?::(0|[1-9][0-9]*))?", name)
+    if found is None:
         raise ValueError(f"device={name!r} must be auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise ValueError(f"device={name!r}: torch {torch.__version__} sees no CUDA device here")
+    count = torch.cuda.device_count()
+    if found[1] is not None and int(found[1]) >= count:
+        raise ValueError(
+            f"device={name!r}: torch sees {count} CUDA devices here, cuda:0 to cuda:{count - 1}"
+        )
     return torch.device(name)
 
 
@@ -34,7 +43,8 @@ def choose_precision(precision: Precision, device: torch.device) -> Precision:
     if precision is not Precision.AUTO:
         return precision
     if device.type == "cuda":
-        return Precision.BF16 if torch.cuda.is_bf16_supported() else Precision.FP32
+        with torch.cuda.device(device):
+            return Precision.BF16 if torch.cuda.is_bf16_supported() else Precision.FP32
     return Precision.BF16 if "bf16" in _cpu_flags() else Precision.FP32
 
 

@@ -42,7 +42,17 @@ def keep(model: HybridLM, recipe: Recipe, path: Path) -> None:
 
 
 def save(model: HybridLM, path: Path) -> None:
-    """Write the model's parameters to `path`, by their own names, a tied one once."""
+    """Write the model's parameters to `path`, by their own names, a tied one once.
+
+    Raises ValueError, before anything is written, for a model that also holds what is no parameter:
+    experts in 8 bits would be missing in the file.
+    """
+    if left_out := [name for name, _ in model.named_buffers()]:
+        raise ValueError(
+            f"{path}: {left_out[0]} and {len(left_out) - 1} more tensors are no parameters, and "
+            "weights are saved from parameters alone; save the model before its experts are put "
+            "into 8 bits"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:

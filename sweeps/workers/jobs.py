@@ -87,10 +87,12 @@ def fixed(job: Job) -> Job:
 def resolved(engine: Engine) -> Engine:
     """Return `engine` with what "auto" means here, so that no worker takes it for something else.
 
+    The number of a GPU stays, so that trials run on the one that was asked for. No run's name and
+    no record has the number: both have the kind of the device.
     Raises ValueError or ImportError for a device or an implementation that is not here.
     """
     device = choose_device(engine.device)
-    return replace(engine, device=device.type, ops=backends.find(engine.ops, device).name)
+    return replace(engine, device=str(device), ops=backends.find(engine.ops, device).name)
 
 
 def attach(study: Study, job: Job) -> None:

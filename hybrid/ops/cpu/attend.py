@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid.ops import native
+from hybrid.ops import given, native
 from hybrid.ops.cpu import attention_kernels
-from hybrid.ops.cpu.run import flat, operator, run
+from hybrid.ops.cpu.run import flat, operator, require_cpu, run
 from hybrid.ops.given import ACTIVATIONS
 
 # Tokens beyond which torch's kernel, which goes through keys block by block, is no slower.
@@ -21,16 +21,20 @@ def attend(q_BTHP: Tensor, k_BSKP: Tensor, v_BSKP: Tensor, window: int | None) -
     unless it is long.
     Many queries after a cache see all of it, and each other causally: torch's kernel takes both
     parts without a mask and returns their log-sums, by which they are joined. It has no gradient
-    for log-sums, so where gradients are recorded, and with a window, a mask it is.
+    for log-sums, so where gradients are recorded, and with a window, a mask it is. Raises TypeError
+    for dtypes but float32 and bfloat16 and for another device, and ValueError for shapes that
+    disagree.
     """
+    require_cpu("attend", q_BTHP)
+    given.attend(q_BTHP, k_BSKP, v_BSKP, window, ACTIVATIONS)
     T, S = q_BTHP.shape[1], k_BSKP.shape[1]
     bounded = window is not None and window < S
     if torch.is_grad_enabled():
-        if T == S <= LONGEST and not bounded and q_BTHP.dtype in ACTIVATIONS:
+        if T == S <= LONGEST and not bounded:
             return _attend(q_BTHP, k_BSKP, v_BSKP)[0]
-        return native.attend(q_BTHP, k_BSKP, v_BSKP, window)
+        return native.attend_checked(q_BTHP, k_BSKP, v_BSKP, window)
     if T in (1, S) or bounded:
-        return native.attend(q_BTHP, k_BSKP, v_BSKP, window)
+        return native.attend_checked(q_BTHP, k_BSKP, v_BSKP, window)
     old, new = slice(None, S - T), slice(S - T, None)
     y_BTHP, sum_BTH = _part(q_BTHP, k_BSKP[:, new], v_BSKP[:, new], causal=True)
     past_BTHP, past_sum_BTH = _part(q_BTHP, k_BSKP[:, old], v_BSKP[:, old], causal=False)
@@ -59,8 +63,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     B, T, H, P = q.shape
     y = q.new_empty(q.shape)
     log_sum = q.new_empty(B, T, H, dtype=torch.float32)
-    given = (*(_heads(x) for x in (q, k, v, y)), log_sum.numpy())
-    run(attention_kernels.attend_forward, B * k.shape[2], B * T * T * H * P, P, *given)
+    arguments = (*(_heads(x) for x in (q, k, v, y)), log_sum.numpy())
+    run(attention_kernels.attend_forward, B * k.shape[2], B * T * T * H * P, P, *arguments)
     return y, log_sum
 
 
@@ -77,8 +81,8 @@ def _attend_backward(
     B, T, H, P = q.shape
     gradients = [x.new_empty(x.shape) for x in (q, k, v)]
     kept = (*(_heads(x) for x in (q, k, v, y)), log_sum.numpy())
-    given = (*kept, *(_heads(x) for x in (gy, *gradients)))
-    run(attention_kernels.attend_backward, B * k.shape[2], 2 * B * T * T * H * P, P, *given)
+    arguments = (*kept, *(_heads(x) for x in (gy, *gradients)))
+    run(attention_kernels.attend_backward, B * k.shape[2], 2 * B * T * T * H * P, P, *arguments)
     return gradients[0], gradients[1], gradients[2]
 
 

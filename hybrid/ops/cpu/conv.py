@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid.ops import given
 from hybrid.ops.cpu import conv_kernels
 from hybrid.ops.cpu.run import (
     activation,
@@ -21,7 +22,7 @@ from hybrid.ops.cpu.run import (
     whole,
     zeros_or,
 )
-from hybrid.ops.given import Shaped, check, sizes
+from hybrid.ops.given import ACTIVATIONS
 
 PIECE = 32  # tokens of a row that are one job
 ACTIVATION = 8  # multiplications a SiLU costs, about
@@ -35,14 +36,8 @@ def conv(
     Raises TypeError for dtypes and devices this kernel does not take, and ValueError for shapes
     that disagree or are empty (a tail of length 0 is right where W = 1).
     """
-    (B, T, E), W = sizes("conv", "x_BTE", x_BTE), sizes("conv", "weight_EW", weight_EW)[1]
     require_cpu("conv", x_BTE)
-    others: Shaped = {
-        "weight_EW": (weight_EW, (E, W)),
-        "bias_E": (bias_E, (E,)),
-        "tail_BLE": (tail_BLE, (B, W - 1, E)),
-    }
-    check("conv", {"x_BTE": (x_BTE, (B, T, E))}, others)
+    given.conv(x_BTE, weight_EW, bias_E, tail_BLE, ACTIVATIONS)
     return _conv(x_BTE, weight_EW, bias_E, tail_BLE)
 
 

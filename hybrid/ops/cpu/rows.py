@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybrid.ops import given
 from hybrid.ops.cpu import row_kernels
 from hybrid.ops.cpu.lanes import LANES
-from hybrid.ops.cpu.run import added, array, operator, rows, run, whole
+from hybrid.ops.cpu.run import added, array, operator, require_cpu, rows, run, whole
 from hybrid.ops.given import ACTIVATIONS
-from hybrid.ops.reference import IGNORED
 
 JOBS = 32  # of the norm's backward pass: each sums the weight's gradient over its own rows
 NORM, SILU, SOFTMAX = 2, 10, 20  # multiplications an element costs, about
@@ -22,11 +22,11 @@ NORM, SILU, SOFTMAX = 2, 10, 20  # multiplications an element costs, about
 def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Return RMSNorm over the last dimension, in `dtype`.
 
-    Raises TypeError unless `x` and `dtype` are float32 or bfloat16 and `weight` is float32.
+    Raises TypeError unless `x` and `dtype` are float32 or bfloat16 and `weight` is float32, and
+    ValueError unless `x` and `weight` are equally wide.
     """
-    if weight.dtype is not torch.float32:
-        raise TypeError(f"norm: weight is {weight.dtype}; it must be torch.float32")
-    _require_floats("norm", x=x.dtype, dtype=dtype)
+    require_cpu("norm", x)
+    given.norm(x, weight, dtype, ACTIVATIONS)
     return _norm(x, weight, x.shape[-1:], eps, dtype)
 
 
@@ -38,23 +38,18 @@ def norms(
     Raises TypeError unless `x` and `dtype` are float32 or bfloat16 and `weight` is float32, and
     ValueError unless the parts make up the last dimension.
     """
-    if weight.dtype is not torch.float32:
-        raise TypeError(f"norms: weight is {weight.dtype}; it must be torch.float32")
-    _require_floats("norms", x=x.dtype, dtype=dtype)
-    if not sum(sizes) == x.shape[-1] == len(weight):
-        raise ValueError(
-            f"norms: sizes={tuple(sizes)} make {sum(sizes)}; "
-            f"x is {x.shape[-1]} wide, and its weight {len(weight)}"
-        )
+    require_cpu("norms", x)
+    given.norms(x, weight, sizes, dtype, ACTIVATIONS)
     return _norm(x, weight, sizes, eps, dtype)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
     """Return silu(first half) * second half of the last dimension, in the dtype given.
 
-    Raises TypeError unless that is float32 or bfloat16.
+    Raises TypeError unless that is float32 or bfloat16, and ValueError for an odd width.
     """
-    _require_floats("silu_and_mul", gate_up=gate_up.dtype)
+    require_cpu("silu_and_mul", gate_up)
+    given.silu_and_mul(gate_up, ACTIVATIONS)
     return _silu(gate_up)
 
 
@@ -62,27 +57,16 @@ def cross_entropy(logits_nV: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
     """Return (-log softmax at the target (n), its gradient by the logits (n, V)).
 
     Both are 0 where the target is IGNORED; the gradient takes the memory of `logits_nV`. Raises
-    TypeError unless that is float32 or bfloat16, and IndexError for any other target outside
-    0..V-1.
+    TypeError unless that is float32 or bfloat16 and targets are int64, ValueError unless there are
+    n targets, and IndexError for any other target outside 0..V-1.
     """
-    _require_floats("cross_entropy", logits_nV=logits_nV.dtype)
+    require_cpu("cross_entropy", logits_nV)
+    given.cross_entropy(logits_nV, target_n, ACTIVATIONS)
     n, V = logits_nV.shape
-    wrong = target_n[((target_n < 0) & (target_n != IGNORED)) | (target_n >= V)]
-    if len(wrong):
-        raise IndexError(
-            f"cross_entropy: target {wrong[0].item()} must lie in 0..{V - 1}, the logits' columns, "
-            f"or be {IGNORED}, which is left out"
-        )
     logits_nV, nats_n = logits_nV.contiguous(), torch.empty(n)
     target, logits = target_n.contiguous().numpy(), rows(logits_nV)[0]
     run(row_kernels.cross_entropy, n, n * V * SOFTMAX, V, logits, target, nats_n.numpy())
     return nats_n, logits_nV
-
-
-def _require_floats(op: str, **given: torch.dtype) -> None:
-    for name, dtype in given.items():
-        if dtype not in ACTIVATIONS:
-            raise TypeError(f"{op}: {name} is {dtype}; torch.float32 and torch.bfloat16 will do")
 
 
 def _longer(weight: Tensor) -> Any:
@@ -103,8 +87,8 @@ def _norm(
 ) -> Tensor:
     n, D = prod(x.shape[:-1]), x.shape[-1]
     y = x.new_empty(x.shape, dtype=dtype)
-    given = (_edges(tuple(sizes)), *rows(x), _longer(weight), rows(y)[0])
-    run(row_kernels.norm_forward, n, n * D * NORM, eps, *given)
+    arguments = (_edges(tuple(sizes)), *rows(x), _longer(weight), rows(y)[0])
+    run(row_kernels.norm_forward, n, n * D * NORM, eps, *arguments)
     return y
 
 
@@ -122,8 +106,8 @@ def _norm_backward(
     jobs = -(-n // per_job)
     gx, gweight = x.new_empty(x.shape), weight.new_empty(jobs, D + whole(1))
     inputs = (_edges(tuple(sizes)), *rows(x), _longer(weight), *rows(gy))
-    given = (*inputs, rows(gx)[0], gweight.numpy())
-    run(row_kernels.norm_backward, jobs, 2 * n * D * NORM, per_job, n, eps, *given)
+    arguments = (*inputs, rows(gx)[0], gweight.numpy())
+    run(row_kernels.norm_backward, jobs, 2 * n * D * NORM, per_job, n, eps, *arguments)
     return gx, added(gweight, 0)[:D].contiguous()
 
 
@@ -165,8 +149,8 @@ def _(gate_up: Tensor) -> Tensor:
 def _silu_backward(gate_up: Tensor, gy: Tensor) -> Tensor:
     n, width = prod(gate_up.shape[:-1]), gate_up.shape[-1] // 2
     gx = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
-    given = (*rows(gate_up), *rows(gy), rows(gx)[0])
-    run(row_kernels.silu_backward, n, n * width * SILU, width, *given)
+    arguments = (*rows(gate_up), *rows(gy), rows(gx)[0])
+    run(row_kernels.silu_backward, n, n * width * SILU, width, *arguments)
     return gx
 
 

@@ -93,7 +93,9 @@ def whole(E: int) -> int:
 
 
 def require_cpu(op: str, x: Tensor) -> None:
-    """Raise TypeError for a tensor of another device."""
+    """Raise TypeError for what is no tensor, and for a tensor of another device."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: its input is a {type(x).__name__}; it must be a tensor")
     if not x.is_cpu:
         raise TypeError(f"{op}: its input is on {x.device}; this kernel takes tensors on cpu")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybrid.ops import given
 from hybrid.ops.cpu import scan_kernels
 from hybrid.ops.cpu.lanes import LANES
 from hybrid.ops.cpu.run import (
@@ -23,7 +24,7 @@ from hybrid.ops.cpu.run import (
     whole,
     zeros_or,
 )
-from hybrid.ops.given import Shaped, check, sizes
+from hybrid.ops.given import ACTIVATIONS
 
 # Tokens between two states saved for the backward pass: no slower than half as many, and smaller.
 CHUNK = 32
@@ -48,23 +49,9 @@ def scan(
     `a` must not be above 0. Raises TypeError for dtypes and devices this kernel does not take, and
     ValueError for shapes that disagree or are empty.
     """
-    (B, T, E), N = sizes("scan", "u_BTE", u_BTE), sizes("scan", "a_EN", a_EN)[1]
     require_cpu("scan", u_BTE)
-    activations: Shaped = {
-        "u_BTE": (u_BTE, (B, T, E)),
-        "raw_BTE": (raw_BTE, (B, T, E)),
-        "b_BTN": (b_BTN, (B, T, N)),
-        "c_BTN": (c_BTN, (B, T, N)),
-        "gate_BTE": (gate_BTE, (B, T, E)),
-    }
-    others: Shaped = {
-        "bias_E": (bias_E, (E,)),
-        "a_EN": (a_EN, (E, N)),
-        "d_E": (d_E, (E,)),
-        "h_BEN": (h_BEN, (B, E, N)),
-    }
-    save = check("scan", activations, others)
     inputs = (u_BTE, raw_BTE, bias_E, a_EN, b_BTN, c_BTN, d_E, gate_BTE, h_BEN)
+    save = given.scan(*inputs, ACTIVATIONS)
     y_BTE, last_BEN, _ = _scan(*inputs, save)
     return y_BTE, last_BEN
 
