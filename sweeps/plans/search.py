@@ -180,7 +180,9 @@ class Hunt:
         search = self.search
         text = None if self.source is None else content_of(pinned(self.source))
         parts = [json.dumps(text, sort_keys=True)]
-        parts += [codec.dumps(self.engine), codec.dumps(search.seeds)]
+        kind = self.engine.device.partition(":")[0]  # which GPU it is decides nothing
+        engine = replace(self.engine, device=kind)
+        parts += [codec.dumps(engine), codec.dumps(search.seeds)]
         space = [digest(search.suggest), digest(search.sampler)]
         scale = digest(search.scales[self.scale])
         return "\n".join([*parts, *space, self.rules, str(search.rates), scale])
