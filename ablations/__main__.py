@@ -105,6 +105,17 @@ def report(
         console.print(f"wrote {path}", highlight=False, markup=False)
 
 
+@app.command()
+@plain_errors
+def calibrate() -> None:
+    """Simulate findings with known effects and write docs/calibration.md, in some two minutes."""
+    # Here, since no other command simulates.
+    from ablations import calibration
+
+    calibration.PAGE.write_text(calibration.page())
+    console.print(f"wrote {calibration.PAGE}")
+
+
 def _show(name: str, scale: str, folder: Path) -> None:
     finding = catalog.find(name)
     check_scale(scale)

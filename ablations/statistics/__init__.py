@@ -1,0 +1,1 @@
+"""Statistics of a finding, from numbers alone."""
