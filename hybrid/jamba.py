@@ -52,7 +52,8 @@ def jamba(
     refuse_unless_positive("jamba", blocks=blocks, l=l, e=e)
     word = mixer_word(l=l, ratio=ratio, attention_offset=attention_offset) * blocks
     refuse_unless(
-        0 <= moe_offset < e, f"jamba: moe_offset={moe_offset} must lie in 0..e-1={e - 1} (e={e})"
+        type(moe_offset) is int and 0 <= moe_offset < e,
+        f"jamba: moe_offset={moe_offset!r} must lie in 0..e-1={e - 1} (e={e})",
     )
     mixers: dict[str, Mixer] = {"A": attention, "M": mamba}
 
@@ -82,11 +83,14 @@ def mixer_word(
     the j-th stands at (offset + j (a+m) // a) mod (a+m). The paper gives a single place (a = 1);
     the spread for a > 1 is this workbench's own choice.
     """
-    a, m = ratio
     refuse_unless(
-        type(a) is int and type(m) is int and a >= 0 and m >= 0 and a + m > 0,
+        isinstance(ratio, tuple)
+        and len(ratio) == 2
+        and all(type(x) is int and x >= 0 for x in ratio)
+        and sum(ratio) > 0,
         f"jamba: ratio={ratio!r} must be two whole numbers (attention, Mamba), not both 0",
     )
+    a, m = ratio
     period = a + m
     refuse_unless(
         l % period == 0,
@@ -94,7 +98,7 @@ def mixer_word(
     )
     offset = period // 2 if attention_offset is None else attention_offset
     refuse_unless(
-        0 <= offset < period,
+        type(offset) is int and 0 <= offset < period,
         f"jamba: attention_offset={offset} must lie in 0..{period - 1} for ratio={a}:{m}",
     )
     places = {(offset + j * period // a) % period for j in range(a)}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hybrid.int8 import with_int8_experts
 from hybrid.model import build
 from sweeps.trial import weights
 from tests.models import SPECS
@@ -32,3 +33,10 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         weights.load(SPECS["hybrid"], path)
+
+
+def test_a_model_with_experts_in_8_bits_is_refused_before_anything_is_written(tmp_path):
+    model = with_int8_experts(build(SPECS["hybrid"]))
+    with pytest.raises(ValueError, match=r"whole_XFD and 7 more tensors are no parameters"):
+        weights.save(model, tmp_path / "new" / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []

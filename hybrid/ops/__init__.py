@@ -80,7 +80,10 @@ ALL = {ops.name: ops for ops in (REFERENCE, TORCH, CPU)}  # those that need noth
 
 
 def _triton() -> Ops:
-    from hybrid.ops.triton import conv, scan
+    try:
+        from hybrid.ops.triton import conv, scan
+    except ImportError as error:
+        raise ImportError(f"triton cannot be imported: {error}; pip install triton") from error
 
     return replace(TORCH, name="triton", devices=("cuda",), conv=conv, scan=scan)
 
