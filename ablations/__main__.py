@@ -8,6 +8,8 @@ import typer
 
 from ablations import catalog, html_report, page, run
 from ablations.finding import RUN_SCALES, check_scale
+from ablations.protocol import commands
+from ablations.protocol.run import RUN_SCALES as NEW_SCALES
 from hybrid.console import plain_errors
 from sweeps import results
 from sweeps.terminal import console
@@ -42,15 +44,29 @@ def list_findings(scale: Scale = "cpu", results_folder: Results = results.PUBLIS
 @app.command(name="run")
 @plain_errors
 def run_finding(
-    name: Name,
-    scale: Scale = "cpu",
+    name: Annotated[str, typer.Argument(help="name of a finding; none with --all")] = "",
+    scale: Annotated[
+        str, typer.Option(help=f"{', '.join(RUN_SCALES)}; with --all {', '.join(NEW_SCALES)}")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     ops: Annotated[str, typer.Option("--ops", help="implementation of the operators")] = "auto",
     results_folder: Results = results.LOCAL,
     storage: Annotated[str, typer.Option(help="URL of Optuna's database; default SQLite")] = "",
     workers: Annotated[int, typer.Option(min=1, help="local workers")] = 1,
+    everything: Annotated[
+        bool, typer.Option("--all", help="run what all findings under the new rules lack")
+    ] = False,
 ) -> None:
-    """Run what a finding lacks, learning rates first, then print its verdict."""
+    """Run what a finding lacks, learning rates first, then print its verdict.
+
+    With --all, run everything that the findings under the new rules lack (`plan` lists it).
+    """
+    if everything == bool(name):
+        raise ValueError("give the name of a finding, or --all for those under the new rules")
+    if everything:
+        commands.run_all(scale or "small", device, ops, results_folder, storage, workers)
+        return
+    scale = scale or "cpu"
     finding = catalog.find(name)
     # Here, since the list and the judge need neither Optuna nor a device.
     from ablations.execute import executor
@@ -103,6 +119,10 @@ def report(
     for path, text in pages.items():
         path.write_text(text)
         console.print(f"wrote {path}", highlight=False, markup=False)
+
+
+app.command(name="plan")(plain_errors(commands.plan))
+app.command(name="power")(plain_errors(commands.show_power))
 
 
 @app.command()

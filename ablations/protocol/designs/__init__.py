@@ -1,0 +1,1 @@
+"""Comparisons that findings share."""

@@ -1,0 +1,1 @@
+"""Findings, a file each. `ablations.protocol.registry` lists them."""
