@@ -56,7 +56,7 @@ def _cost(quiet: pd.DataFrame, loud: pd.DataFrame) -> str:
     reading = factor(quiet, PREFILL, MAMBA, ATTENTION)
     decoding = factor(quiet, DECODE, ATTENTION, MAMBA)
     smaller = factor(quiet, CACHE, ATTENTION, SEVEN)
-    medians = quiet.groupby("arm")[DECODE].median()
+    medians = results.by_arm(quiet)[DECODE].median()
     return (
         f"**Cost, at batch 1 on one CPU ({_only(quiet['machine'])}, {threads} thread"
         f"{'s' * (threads > 1)}, {_only(quiet['precision'])}).** The cache of the 1:7 hybrid is "

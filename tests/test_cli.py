@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -131,6 +132,11 @@ OTHER = [  # of each of these commands, each option with another value
     *[("status", x) for x in ("--scale smoke", "--results r", "--storage s", "--watch")],
     *[("table", x) for x in ("--scale smoke", "--results r", "--markdown")],
     *[("plot", x) for x in ("--scale smoke", "--results r")],
+    *[
+        (command, x)
+        for command in ("status", "table", "plot")
+        for x in ("--text a.txt", "--dataset a/b", "--text a.txt --text-field x")
+    ],
     *[("proxy", x) for x in ("--storage grpc://h:1", "--host h", "--port 1")],
 ]
 SEAMS = (
@@ -162,8 +168,14 @@ def effects(monkeypatch):
         def __iter__(self):
             return iter(())
 
+    def pinned(source):
+        return replace(source, text_sha256=sha256(repr(source).encode()).hexdigest())
+
     for module, name in SEAMS:
         monkeypatch.setattr(module, name, Anything(name))
+    monkeypatch.setattr(cli, "pinned", pinned)
+    monkeypatch.setattr(cli.folders, "to_read", lambda at, name, text: at / f"{name}@{text}")
+    monkeypatch.setattr(cli.folders, "sweep_in", lambda folder, name: cli.catalog.find(name))
 
     def effects_of(command: str) -> str:
         calls.clear()

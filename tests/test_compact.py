@@ -80,7 +80,7 @@ def test_a_compacted_record_is_found_under_its_own_path_and_in_results(tmp_path)
         records.read_one(records.path_of(replace(record, attempt=1), tmp_path / "s"))
     assert len(results.load("s", folder=tmp_path)) == 1
     assert results.find(record.run_id, folder=tmp_path) == (record, tmp_path / "s")
-    with pytest.raises(LookupError, match=r"there are: s. Run"):
+    with pytest.raises(LookupError, match=r"there are: s\. "):
         results.load("t", folder=tmp_path)
 
 

@@ -79,9 +79,8 @@ def test_an_arm_that_a_table_of_ours_lacks_is_named_where_all_points_are_made():
 
 
 def test_a_scale_without_seeds_is_named():
-    sweep = type(ratio.SWEEP)(**{**vars(ratio.SWEEP), "seeds": {"cpu": (0,)}})
-    with pytest.raises(ValueError, match=r"seed in the sweep 'ratio' for the scale 'smoke'"):
-        sweep.points("smoke", PackagedText())
+    with pytest.raises(ValueError, match=r"Sweep 'ratio': seeds is for \['cpu'\]"):
+        type(ratio.SWEEP)(**{**vars(ratio.SWEEP), "seeds": {"cpu": (0,)}})
 
 
 def of_ours(body: str):

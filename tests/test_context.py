@@ -50,7 +50,7 @@ class Known(torch.nn.Module):
 def bits(logits_of, recipe: Recipe) -> dict[str, float]:
     tokens = open_tokens(recipe.source, VOCAB)
     model = Known(logits_of)
-    return context_bits(model, tokens, "tale", recipe, Precision.FP32, Split.VALID)
+    return context_bits(model, tokens, "text", recipe, Precision.FP32, Split.VALID)
 
 
 def near(ids_BT):
@@ -116,8 +116,8 @@ def test_a_record_has_it_where_the_recipe_asks(recipe, measure_test):
     assert record.outcome is Outcome.COMPLETE, record.error
     names = ("early", "late", "unshuffled", "shuffled")
     found = [getattr(record, f"context_{name}_bits_per_byte") for name in names]
-    assert [list(x) for x in found] == [["tale"]] * 4
-    assert all(1 < x["tale"] < 12 for x in found)
+    assert [list(x) for x in found] == [["text"]] * 4
+    assert all(1 < x["text"] < 12 for x in found)
     plain = run(spec, replace(recipe, measure_context=False), engine=HERE)
     assert plain.valid_bits_per_byte == record.valid_bits_per_byte
     assert plain.context_early_bits_per_byte is None

@@ -64,10 +64,10 @@ class AsModel:
 def test_a_model_that_is_the_table_reaches_what_the_table_reaches(recipe, split):
     tokens = open_tokens(recipe.source, VOCAB)
     table = BigramTable(VOCAB, ngram_baselines._all_pairs(tokens))
-    loss = held_out_loss(AsModel(table), tokens, "tale", recipe, Precision.FP32, split)
+    loss = held_out_loss(AsModel(table), tokens, "text", recipe, Precision.FP32, split)
     known = open_material(recipe.source, vocab=VOCAB, tokens=16).known(recipe)
     column = (VALID if split is Split.VALID else TEST)[1]
-    assert known[column]["tale"] == pytest.approx(loss.bits_per_byte, rel=1e-5)
+    assert known[column]["text"] == pytest.approx(loss.bits_per_byte, rel=1e-5)
 
 
 def test_the_test_split_is_read_only_where_the_recipe_asks(recipe):
@@ -80,7 +80,7 @@ def test_the_test_split_is_read_only_where_the_recipe_asks(recipe):
 def test_of_one_domain_both_tables_of_all_text_are_one(recipe):
     known = open_material(recipe.source, vocab=VOCAB, tokens=16).known(recipe)
     assert known["bits_per_byte_bigram_domain"] == known["bits_per_byte_bigram"]
-    assert known["bits_per_byte_bigram_windows"]["tale"] > known["bits_per_byte_bigram"]["tale"]
+    assert known["bits_per_byte_bigram_windows"]["text"] > known["bits_per_byte_bigram"]["text"]
 
 
 def test_a_run_that_was_stopped_has_them_too(recipe):
@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_has_them_too(recipe):
     spec = replace(SPECS["hybrid"], vocab=VOCAB)
     record = run(spec, recipe, engine=Engine(device="cpu"), watch=stop)
     assert record.outcome is Outcome.PRUNED
-    assert all(getattr(record, name)["tale"] > 0 for name in [*VALID, *TEST])
+    assert all(getattr(record, name)["text"] > 0 for name in [*VALID, *TEST])
 
 
 def test_a_run_on_tasks_has_none(recipe):

@@ -118,7 +118,7 @@ def test_a_trial_on_text_tells_which_domain_is_measured(source):
     assert run(spec, recipe, engine=Engine(device="cpu"), tell=told.append).error is None
     losses = [doing for doing in told if "loss" in doing]
     assert losses == [
-        f"measuring the loss on tale ({split})" for split in ("valid", "test", "test")
+        f"measuring the loss on text ({split})" for split in ("valid", "test", "test")
     ]
 
 

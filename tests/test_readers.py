@@ -280,8 +280,10 @@ def test_the_printed_command_of_a_worker_can_be_pasted(folder, sweep_file, stand
 
 def test_advised_commands_are_quoted(tmp_path):
     assert command("sweeps", "run", "my mini") == "python -m sweeps run 'my mini'"
-    with pytest.raises(LookupError, match="`python -m sweeps run 'my mini'`"):
+    with pytest.raises(LookupError) as missing:
         results.load("my mini", folder=tmp_path)
+    said = missing.value.made_by(command("sweeps", "run", "my mini"))
+    assert "`python -m sweeps run 'my mini'` makes some" in str(said)
     for finding in catalog.FINDINGS:
         said = shlex.split(finding.command("cpu"))
         assert said == ["python", "-m", "ablations", "run", finding.name, "--scale", "cpu"]

@@ -313,7 +313,7 @@ def test_load_has_one_column_for_each_key(tmp_path):
 
 def test_nothing_to_load_says_what_there_is(tmp_path):
     records.write(complete(), [STEP], tmp_path / "other")
-    with pytest.raises(LookupError, match=r"no records of 's' .* there are: other. Run `python"):
+    with pytest.raises(LookupError, match=r"no records of 's' .* there are: other. `python"):
         results.load("s", folder=tmp_path)
 
 

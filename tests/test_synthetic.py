@@ -484,7 +484,9 @@ def test_rows_of_a_design_on_tasks_are_found_and_ranked_by_errors():
 
 def test_another_task_is_not_of_the_design():
     other = replace(RECIPE, source=replace(SOURCE, probes=PROBES[:1]))
-    trials = rows_of(replace(SWEEP, point=lambda arm, seed, scale: (SPEC, other)))
+    trials = rows_of(
+        replace(SWEEP, point=lambda arm, seed, scale: (SPEC, replace(other, seed=seed)))
+    )
     with pytest.raises(NotRun, match="4 of 4 runs of on-tasks have no record"):
         rows.of_design(SWEEP, "smoke", trials)
 

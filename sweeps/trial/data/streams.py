@@ -93,15 +93,12 @@ PLAIN = Preparation(
     sample=lambda train: [document.text for document in train],
     mixture=lambda train_bytes: {d: n / sum(train_bytes.values()) for d, n in train_bytes.items()},
 )
-PREPARATIONS: dict[type, Preparation] = {
-    PackagedText: PLAIN,
+PREPARATIONS: dict[type, Preparation] = {  # of what is not PLAIN
     PackagedCorpus: Preparation(
         split=packaged_corpus.split_corpus,
         sample=packaged_corpus.tokenizer_sample,
         mixture=packaged_corpus.mixture,
     ),
-    TextFile: PLAIN,
-    HubDataset: PLAIN,
 }
 
 log = logging.getLogger(__name__)
@@ -237,6 +234,10 @@ def reading_source(source: Source) -> Iterator[None]:
         raise ValueError(f"{name}: {error}") from error
 
 
+def _preparation(source: Source) -> Preparation:
+    return PREPARATIONS.get(type(source), PLAIN)
+
+
 def _key(source: Source, vocab: int) -> str:
     return _hash(
         {
@@ -295,7 +296,7 @@ def _splits(source: Source) -> dict[Split, list[Document]]:
         found = without_duplicates(READERS[type(source)](source))
         if not found:
             raise ValueError(f"{source} has no text at all")
-        return PREPARATIONS[type(source)].split(found)
+        return _preparation(source).split(found)
 
 
 @cache
@@ -329,7 +330,7 @@ def _from_manifest(source: Source, folder: Path, manifest: dict[str, Any]) -> To
         tokenizer=ByteBPE(tokenizer_path.read_text(encoding="utf-8")),
         text_sha256=manifest["text_sha256"],
         streams=streams,
-        mixture=PREPARATIONS[type(source)].mixture(train_bytes),
+        mixture=_preparation(source).mixture(train_bytes),
     )
 
 
@@ -345,7 +346,7 @@ def _build(source: Source, vocab: int, folder: Path) -> dict[str, Any]:
     text_sha256 = _text_sha256(splits)
     if isinstance(source, OwnText):
         _require_pinned_text(source, text_sha256)
-    preparation = PREPARATIONS[type(source)]
+    preparation = _preparation(source)
     with tokenizer.all_cores():
         bpe = tokenizer.train(preparation.sample(splits[Split.TRAIN]), vocab)
         streams: dict[str, dict[str, Any]] = {}
