@@ -248,6 +248,5 @@ def test_nothing_else_groups_trials_by_the_name_of_an_arm():
 def test_a_table_of_an_arm_leaves_its_decay_branches_out(tmp_path):
     folder = written(tmp_path)
     shown = report.of_sweep(SWEEP, "smoke", folder).markdown()
-    branches = {"branch_of": "trunk", "valid_bits_per_byte": {"books": 9.0}}
-    written(tmp_path, started=LATER, **branches)
+    written(tmp_path, started=LATER, branch_of="trunk")
     assert report.of_sweep(SWEEP, "smoke", folder).markdown() == shown
