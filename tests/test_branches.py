@@ -282,7 +282,8 @@ def test_the_rate_is_stable_and_falls_to_zero(recipe):
     [
         ({"warmup_steps": -1}, "warmup_steps=-1 must be a whole number"),
         ({"warmup_steps": 1.5}, "warmup_steps=1.5 must be a whole number"),
-        ({"decay_fraction": 0.0}, "decay_fraction=0.0 must be above 0"),
+        ({"decay_fraction": -0.1}, "decay_fraction=-0.1 must lie in 0..1"),
+        ({"decay_fraction": 0.0, "branches": (5,)}, r"branches=\(5,\) are decays"),
         ({"branches": (6, 5)}, r"branches=\(6, 5\) must increase"),
         ({"branches": (5, 5)}, r"branches=\(5, 5\) must increase"),
         ({"branches": (0.5,)}, r"branches=\(0.5,\) must be a tuple of whole"),
