@@ -220,7 +220,8 @@ def test_the_rate_is_constant_after_the_warm_up_whatever_the_cap():
 
 def test_recipes_without_a_criterion_keep_their_json():
     text = codec.dumps(replace(RECIPE, criterion=None))
-    assert "criterion" not in text and "curriculum" not in text
+    assert "criterion" not in text
+    assert "curriculum" not in text
     assert codec.loads(Recipe, codec.dumps(RECIPE)) == RECIPE
 
 

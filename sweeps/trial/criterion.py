@@ -37,7 +37,8 @@ def evaluator(model: HybridLM, recipe: Recipe, precision: Precision) -> Callable
     probe of the source has.
     """
     source, criterion = recipe.source, recipe.criterion
-    assert isinstance(source, Synthetic) and criterion is not None
+    assert isinstance(source, Synthetic)
+    assert criterion is not None
     known = {
         key: probe
         for probe in source.probes
@@ -70,9 +71,7 @@ def tokens_to(evaluations: Sequence[Evaluation], level: float) -> int | None:
     )
 
 
-def tokens_to_accuracy(
-    criterion: Criterion, evaluations: Sequence[Evaluation]
-) -> dict[float, int]:
+def tokens_to_accuracy(criterion: Criterion, evaluations: Sequence[Evaluation]) -> dict[float, int]:
     """Return the tokens to each of LEVELS and to the criterion; a level not reached has no key."""
     levels = sorted({*LEVELS, criterion.accuracy})
     found = {level: tokens_to(evaluations, level) for level in levels}

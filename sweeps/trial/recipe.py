@@ -240,8 +240,8 @@ class Recipe:
             return
         require(
             isinstance(self.criterion, Criterion) and isinstance(self.source, Synthetic),
-            f"Recipe: criterion={self.criterion!r} must be a Criterion, of a run on tasks; text has "
-            "no accuracy",
+            f"Recipe: criterion={self.criterion!r} must be a Criterion, of a run on tasks; text "
+            "has no accuracy",
         )
         require(
             self.schedule is not None and self.schedule.decay_fraction == 0,

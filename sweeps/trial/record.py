@@ -301,7 +301,7 @@ CHANGES = (
     ),
     Change(
         version=12,
-        commit="TO_BE_FILLED",
+        commit="de8f387",
         added=("task_floor", "tokens_to_accuracy", "induction_heads_removed_accuracy"),
     ),
 )

@@ -215,5 +215,5 @@ def probes_of(task: Task, length: int, times: tuple[int, ...] = (1, 2, 4)) -> tu
 
 
 def _is_named(field: Field, value: Any) -> bool:
-    """Return whether a probe is called by this. Names older than an added field stay as they are."""
+    """Return whether the name has this value. Names from before a field was added stay."""
     return value is not None and not (OMIT_DEFAULT in field.metadata and value == field.default)

@@ -2,8 +2,8 @@
 
 A table of distinct keys (lower half of the vocabulary) and distinct values (upper half) comes
 first. Then each key comes once more, most of them soon after the table, at places drawn by a power
-law; every other place holds a random token, of `filler`. Scored is what follows a key's second coming; its value
-is not shown there.
+law; every other place holds a random token, by default of the whole vocabulary and so perhaps a
+key. Scored is what follows a key's second coming; its value is not shown there.
 """
 
 import numpy as np
