@@ -1,10 +1,10 @@
-"""Models that are known to learn look-ups, as positive controls of tasks.
+"""Models that should learn look-ups, for positive controls of tasks.
 
     CONTROLS["Mamba-2, state 64"](256, 64)
 
 A task on which no control learns says nothing about the models that are compared on it. Attention
 behind a short convolution, the usual control, is not among them: a spec has no convolution in front
-of attention. The hybrid 1:1 has one in each of its Mamba layers, and takes its place.
+of attention. Hybrids have one in each of their Mamba layers, and take its place.
 
 All start by fan-in, and an MLP is twice as wide as the model.
 """
@@ -18,9 +18,14 @@ from hybrid.spec import Attention, Init, Mamba, Mamba2, ModelSpec, Rope, StateSp
 HEAD_WIDTH = 16
 
 
-def hybrid(vocab: int, width: int) -> ModelSpec:
+def hybrid_half(vocab: int, width: int) -> ModelSpec:
     """Return four layers, Mamba and attention in turn, without positions."""
     return _model(vocab, width, layers=4, ratio=(1, 1), mamba=Mamba())
+
+
+def hybrid_quarter(vocab: int, width: int) -> ModelSpec:
+    """Return four layers, the third of them attention, the others Mamba, without positions."""
+    return _model(vocab, width, layers=4, ratio=(1, 3), mamba=Mamba())
 
 
 def two_attention_layers(vocab: int, width: int) -> ModelSpec:
@@ -53,13 +58,13 @@ def _model(
         ratio=ratio,
         attention=Attention(heads=heads, kv_heads=heads, positions=positions),
         mamba=mamba,
-        attention_offset=sum(ratio) - 1,
     )
     return replace(spec, init=Init.FAN_IN)
 
 
 CONTROLS: dict[str, Callable[[int, int], ModelSpec]] = {
-    "hybrid 1:1": hybrid,
+    "hybrid 1:1": hybrid_half,
+    "hybrid 1:3": hybrid_quarter,
     "two layers of attention, RoPE": two_attention_layers,
     "Mamba-2, state 64": mamba2,
 }

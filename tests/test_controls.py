@@ -12,6 +12,7 @@ from sweeps.trial.run import run
 
 MIXERS = {
     "hybrid 1:1": [Mamba, Attention, Mamba, Attention],
+    "hybrid 1:3": [Mamba, Mamba, Attention, Mamba],
     "two layers of attention, RoPE": [Attention, Attention],
     "Mamba-2, state 64": [Mamba2] * 4,
 }
