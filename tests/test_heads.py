@@ -172,6 +172,46 @@ def test_the_best_are_removed_and_as_many_others_at_random():
     assert list(heads.removals({Head(0, 0): 0.5}, 7, accuracy)) == ["top"]
 
 
+def noting(asked: list[set[Head]]):
+    """Return an accuracy that notes which heads are removed."""
+
+    def accuracy(removed) -> float:
+        asked.append(set(removed))
+        return len(asked) / 10
+
+    return accuracy
+
+
+def test_all_induction_heads_are_removed_and_as_many_others():
+    scores = (0.1, 0.9, 0.2, 0.3, 0.25, 0.05, 0.0, 0.26)
+    prefix = {Head(1 + i // 4, i % 4): score for i, score in enumerate(scores)}
+    above = {Head(1, 1), Head(1, 3), Head(2, 3)}
+    asked: list[set[Head]] = []
+    found = heads.induction_removals(prefix, 7, noting(asked))
+    assert asked[0] == above
+    assert len(asked) == 1 + heads.DRAWS
+    assert all(len(others) == 3 and not others & above for others in asked[1:])
+    assert found == {"above": 0.1, "others": pytest.approx(0.4)}
+    again: list[set[Head]] = []
+    heads.induction_removals(prefix, 7, noting(again))
+    assert again == asked
+
+
+@pytest.mark.parametrize(
+    ("scores", "keys"),
+    [
+        ((0.1, 0.25), None),
+        ((0.3, 0.4), None),
+        ((0.3, 0.4, 0.1), ["above"]),
+        ((0.3, 0.1, 0.2), ["above", "others"]),
+    ],
+)
+def test_nothing_is_compared_without_heads_on_both_sides(scores, keys):
+    prefix = {Head(0, i): score for i, score in enumerate(scores)}
+    found = heads.induction_removals(prefix, 0, noting([]))
+    assert (found and list(found)) == keys
+
+
 # ---- in a record ---------------------------------------------------------------------------------
 
 
@@ -185,6 +225,17 @@ def test_a_record_holds_every_head_where_the_recipe_asks(measure_test):
     shares = record.test_task_accuracy if measure_test else record.task_accuracy
     mean = sum(shares.values()) / len(shares)
     assert record.heads_removed_accuracy["none"] == pytest.approx(mean)
+    assert record.induction_heads_removed_accuracy is None  # no head of two steps is above
+
+
+def test_a_record_has_the_accuracy_without_induction_heads(monkeypatch):
+    scores = run(TWO_LAYERS, RECIPE, engine=CPU).head_prefix_matching
+    ranked = sorted(scores.values())
+    monkeypatch.setattr(heads, "THRESHOLD", (ranked[-3] + ranked[-4]) / 2)
+    record = run(TWO_LAYERS, RECIPE, engine=CPU)
+    found = record.induction_heads_removed_accuracy
+    assert list(found) == ["none", "above", "others"]
+    assert found["none"] == record.heads_removed_accuracy["none"]
 
 
 def test_nothing_is_measured_without_attention_or_where_nobody_asks():

@@ -17,6 +17,7 @@ from hybrid.int8 import expert_bytes, with_int8_experts
 from hybrid.model import HybridLM
 from hybrid.spec import ModelSpec, require
 from sweeps.trial.checkpoint import Checkpointer, Checkpoints, Done
+from sweeps.trial.criterion import evaluator, tokens_to_accuracy
 from sweeps.trial.data.batches import Batch
 from sweeps.trial.device import PeakMemory, choose_device, choose_precision, itemsize
 from sweeps.trial.engine import Compile, Engine, Parallel
@@ -131,6 +132,11 @@ class Attempt:
             "a branch is trained by one process",
         )
         require(
+            self.recipe.criterion is None or self.engine.parallel is Parallel.NONE,
+            f"parallel={self.engine.parallel} must be none with a criterion: accuracy is measured "
+            "by one process",
+        )
+        require(
             self.recipe.optimizer is OptimizerName.ADAMW or self.engine.parallel is Parallel.NONE,
             f"parallel={self.engine.parallel} needs optimizer=adamw, got {self.recipe.optimizer}: "
             "Muon takes whole matrices, which fsdp shares out, and with ddp it is untested",
@@ -227,15 +233,24 @@ class Attempt:
             precision=precision,
             team=self.team,
             checkpointer=checkpointer,
+            accuracy=evaluator(model, self.recipe, precision) if self.recipe.criterion else None,
         )
-        for event in trunk.events(done):
-            if isinstance(event, Step):
-                curve.append(event)
-                self._show(event)
-            else:  # its measurement is not training, and may take more memory
-                self.peak_bytes = max(self.peak_bytes, memory.peak_bytes())
-                self._branch_ended(event, model, material, precision)
-                memory.restart()
+        try:
+            for event in trunk.events(done):
+                if isinstance(event, Step):
+                    curve.append(event)
+                    self._show(event)
+                else:  # its measurement is not training, and may take more memory
+                    self.peak_bytes = max(self.peak_bytes, memory.peak_bytes())
+                    self._branch_ended(event, model, material, precision)
+                    memory.restart()
+        finally:
+            self._note_evaluations(trunk)
+
+    def _note_evaluations(self, trunk: Trunk) -> None:
+        """Fill the column of tokens to each accuracy; nothing happens without a criterion."""
+        if (criterion := self.recipe.criterion) is not None:
+            self.seen["tokens_to_accuracy"] = tokens_to_accuracy(criterion, trunk.evaluations)
 
 
 def _diverged(curve: Sequence[Step]) -> dict[str, Any] | None:

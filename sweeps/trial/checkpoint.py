@@ -9,8 +9,8 @@ trunk's as it was left. The data is a function of (recipe, step) and needs no pl
 is put in place by one rename, so it is whole or the one before. A file that is not ours, or no
 longer whole, is set aside and the run starts anew.
 
-    {"format": 2, "run": "ratio-cpu-1to7-s0-3f9c2a1b 8d0c...", "next_step": 120, "resumed": [40],
-     "ended": [60], "branch": null}
+    {"format": 3, "run": "ratio-cpu-1to7-s0-3f9c2a1b 8d0c...", "next_step": 120, "resumed": [40],
+     "ended": [60], "branch": null, "evaluations": [{"steps": 50, "tokens": 6400, "accuracy": 0.5}]}
 """
 
 import json
@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,12 +29,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hybrid.model import HybridLM
+from sweeps.trial.criterion import Evaluation
 from sweeps.trial.optimizers import Optimizer
 from sweeps.trial.parallel import ALONE, Team, whole
 from sweeps.trial.state import State, put_back, shapes_of, tensors_of
 from sweeps.trial.train import Step
 
-FORMAT = 2  # raised when the names or the meaning of what is stored change
+FORMAT = 3  # raised when the names or the meaning of what is stored change
 FILE = "state.safetensors"
 EVERY_SECONDS = 30.0
 BRANCH = "branch."  # before the names of what is a branch's
@@ -68,6 +69,7 @@ class Done:
     resumed_steps: tuple[int, ...] = ()
     ended: tuple[int, ...] = ()  # branches of which the record is written
     begun: Begun | None = None
+    evaluations: tuple[Evaluation, ...] = ()  # those of the criterion
 
 
 class Checkpointer:
@@ -125,26 +127,39 @@ class Checkpointer:
         log.warning("the run starts anew: %s; it is now %s", wrong, aside)
 
     def after_step(
-        self, curve: Sequence[Step], ended: Sequence[int] = (), begun: Begun | None = None
+        self,
+        curve: Sequence[Step],
+        ended: Sequence[int] = (),
+        begun: Begun | None = None,
+        evaluations: Sequence[Evaluation] = (),
     ) -> None:
         """Save if it is time; a disk that refuses is warned of, and training goes on."""
         if self.team.from_first(time.monotonic() - self.saved >= self.every_seconds):
-            self.save(curve, ended, begun)
+            self.save(curve, ended, begun, evaluations)
 
     def save(
-        self, curve: Sequence[Step], ended: Sequence[int] = (), begun: Begun | None = None
+        self,
+        curve: Sequence[Step],
+        ended: Sequence[int] = (),
+        begun: Begun | None = None,
+        evaluations: Sequence[Evaluation] = (),
     ) -> None:
         """Save now; a disk that refuses is warned of, and training goes on."""
         live = self._whole(tensors_of(self.model, self.optimizer))
         try:
             if self.team.first:
-                self._save(live, curve, ended, begun)
+                self._save(live, curve, ended, begun, evaluations)
         except (OSError, SafetensorError) as error:
             log.warning("no checkpoint after step %d: %s", curve[-1].step, error)
         self.saved = time.monotonic()
 
     def _save(
-        self, live: State, curve: Sequence[Step], ended: Sequence[int], begun: Begun | None
+        self,
+        live: State,
+        curve: Sequence[Step],
+        ended: Sequence[int],
+        begun: Begun | None,
+        evaluations: Sequence[Evaluation],
     ) -> None:
         about = {
             "format": FORMAT,
@@ -153,6 +168,7 @@ class Checkpointer:
             "resumed": list(self.resumed_steps),
             "ended": list(ended),
             "branch": begun and begun.end,
+            "evaluations": [asdict(evaluation) for evaluation in evaluations],
         }
         tensors = live | _curve_tensors(curve)
         if begun is not None:
@@ -198,7 +214,11 @@ class Checkpointer:
             put_back(self.model, self.optimizer, live)
         resumed = (*about["resumed"], int(about["next_step"]))
         return Done(
-            curve=tuple(curve), resumed_steps=resumed, ended=tuple(about["ended"]), begun=begun
+            curve=tuple(curve),
+            resumed_steps=resumed,
+            ended=tuple(about["ended"]),
+            begun=begun,
+            evaluations=tuple(Evaluation(**x) for x in about["evaluations"]),
         )
 
     def _begun(self, file: Any, about: Mapping[str, Any], state: State) -> Begun:

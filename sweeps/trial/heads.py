@@ -9,7 +9,7 @@ positions were added, what comes out has one slice a head. Letters are those of 
 and n, the tokens of one of both copies.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ SCORED_SEED = 0  # of their tokens, the same for every model of a vocabulary
 PAIRS = 1 << 20  # of a query and a key, for each head, looked at together: bounds the memory
 REMOVED = 4  # a quarter of all heads
 DRAWS = 5  # of other heads, to hold the best against
+THRESHOLD = 0.25  # prefix matching above which a head counts as an induction head
 
 Attend = Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
 
@@ -211,10 +212,35 @@ def removals(
     top, others = ranked[:count], ranked[count:]
     found = {"top": accuracy(top)}
     if others:
-        draws = torch.Generator().manual_seed(seed)
-        picks = [torch.randperm(len(others), generator=draws)[:count] for _ in range(DRAWS)]
-        found["random"] = fmean(accuracy([others[i] for i in pick]) for pick in picks)
+        found["random"] = _mean_without(others, count, seed, accuracy)
     return found
+
+
+def induction_removals(
+    prefix: Mapping[Head, float], seed: int, accuracy: Callable[[Collection[Head]], float]
+) -> dict[str, float] | None:
+    """Return `accuracy` without all heads above THRESHOLD (`above`), and without as many others,
+    mean over draws from `seed` (`others`, if so many exist).
+
+    None where no head is above, and where every head is: nothing can then be compared.
+    """
+    above = [head for head, score in prefix.items() if score > THRESHOLD]
+    others = [head for head in prefix if head not in above]
+    if not above or not others:
+        return None
+    found = {"above": accuracy(above)}
+    if len(others) >= len(above):
+        found["others"] = _mean_without(others, len(above), seed, accuracy)
+    return found
+
+
+def _mean_without(
+    heads: Sequence[Head], count: int, seed: int, accuracy: Callable[[Collection[Head]], float]
+) -> float:
+    """Return the mean of `accuracy` without `count` of the heads, over DRAWS draws from `seed`."""
+    draws = torch.Generator().manual_seed(seed)
+    picks = [torch.randperm(len(heads), generator=draws)[:count] for _ in range(DRAWS)]
+    return fmean(accuracy([heads[i] for i in pick]) for pick in picks)
 
 
 def head_columns(
@@ -236,13 +262,13 @@ def head_columns(
         return {}
     scores = head_scores(model, repeated(model.spec.vocab, recipe.tokens), precision)
     prefix = {head: score.prefix_matching for head, score in scores.items()}
+    whole = accuracy()
+    induction = induction_removals(prefix, recipe.seed, of_rest)
     return {
         "head_prefix_matching": {str(head): x for head, x in prefix.items()},
         "head_copying": {str(head): score.copying for head, score in scores.items()},
-        "heads_removed_accuracy": {
-            "none": accuracy(),
-            **removals(prefix, recipe.seed, of_rest),
-        },
+        "heads_removed_accuracy": {"none": whole, **removals(prefix, recipe.seed, of_rest)},
+        "induction_heads_removed_accuracy": induction and {"none": whole, **induction},
     }
 
 

@@ -135,9 +135,8 @@ class TaskMaterial:
         return {}
 
     def train_batch(self, *, seed: int, step: int, batch: int, length: int) -> Batch:
-        task = self.source.tasks[step % len(self.source.tasks)]
         return synthetic.draw(
-            task,
+            self.source.task(step),
             seed=seed,
             step=step,
             split=Split.TRAIN,
@@ -166,11 +165,22 @@ class TaskMaterial:
 
         heads = head_columns(model, recipe, precision, accuracy) if recipe.measure_heads else {}
         return {
+            "task_floor": self._floors(recipe),
             "task_accuracy": {key: x for found in valid for key, x in found.shares.items()},
             "test_task_accuracy": {k: x for found in test for k, x in found.shares.items()} or None,
             "activation_max": inside or None,
             "expert_load": _mean_loads([found.loads for found in valid]) or None,
             **heads,
+        }
+
+    def _floors(self, recipe: Recipe) -> dict[str, float]:
+        """Return the scores of guessing among the values present, by key of `task_accuracy`."""
+        return {
+            key: share
+            for probe in self.source.probes
+            for key, share in synthetic.floor(
+                probe, vocab=self.vocab, batch=recipe.batch, limit_tokens=recipe.valid_tokens
+            ).items()
         }
 
 
@@ -181,7 +191,7 @@ def open_text(source: Any, vocab: int, tokens: int) -> Material:
 
 def open_tasks(source: Synthetic, vocab: int, tokens: int) -> Material:
     """Draw everything once: what does not fit the vocabulary or the length says so now."""
-    lengths = [(task, tokens) for task in source.tasks]
+    lengths = [(task, tokens) for task in source.all_tasks]
     lengths += [(probe.task, probe.length) for probe in source.probes]
     for task, length in lengths:
         synthetic.draw(task, seed=0, step=0, split=Split.TRAIN, batch=1, length=length, vocab=vocab)

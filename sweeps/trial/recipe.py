@@ -41,6 +41,8 @@ class OptimizerName(StrEnum):
 class WSD:
     """Warm-up, a stable rate, and a linear decay to zero (arXiv 2404.06395, 2405.18392).
 
+    A `decay_fraction` of 0 leaves the decay out: the rate then does not depend on the length.
+
     A branch ends at a step of `branches`, counted from the start of the run. It leaves the run
     where a run of that length would begin its decay, and equals that run. The run goes on from the
     same place as if there were no branch.
@@ -56,8 +58,8 @@ class WSD:
             f"WSD: warmup_steps={self.warmup_steps!r} must be a whole number of 0 or more",
         )
         require(
-            0 < self.decay_fraction <= 1,
-            f"WSD: decay_fraction={self.decay_fraction!r} must be above 0 and at most 1",
+            0 <= self.decay_fraction <= 1,
+            f"WSD: decay_fraction={self.decay_fraction!r} must lie in 0..1; 0 is no decay",
         )
         require(
             type(self.branches) is tuple and all(type(end) is int for end in self.branches),
@@ -67,9 +69,15 @@ class WSD:
             list(self.branches) == sorted(set(self.branches)),
             f"WSD: branches={self.branches!r} must increase from one to the next",
         )
+        require(
+            self.decay_fraction > 0 or not self.branches,
+            f"WSD: branches={self.branches!r} are decays, and decay_fraction=0 leaves them out",
+        )
 
     def decay_start(self, steps: int) -> int:
         """Return the first step (from 0) of the decay of a run of that many steps."""
+        if self.decay_fraction == 0:
+            return steps
         return steps - max(1, round(self.decay_fraction * steps))
 
     def check(self, steps: int) -> None:
@@ -90,6 +98,30 @@ class WSD:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """When a run on tasks has learned them, and ends before the `steps` of its recipe.
+
+    Accuracy is measured each time `every` steps are done, on `valid_tokens` of validation draws of
+    each probe. The run ends when it was at `accuracy` or above twice in a row.
+    """
+
+    accuracy: float = 0.99
+    every: int
+    keys: tuple[str, ...] = ()  # of task_accuracy, whose mean it is; (): all of them
+
+    def __post_init__(self):
+        require_positive("Criterion", every=self.every)
+        require(
+            0 < self.accuracy <= 1,
+            f"Criterion: accuracy={self.accuracy!r} must be above 0 and at most 1",
+        )
+        require(
+            type(self.keys) is tuple and len(set(self.keys)) == len(self.keys),
+            f"Criterion: keys={self.keys!r} must be a tuple of different keys of task_accuracy",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How the weights move, on windows of text that (seed, step) decide."""
 
@@ -101,6 +133,7 @@ class Recipe:
     warmup: float = 0.1  # fraction of the steps; of the cosine alone, as is the next
     final_lr: float = 0.1  # fraction of the highest, reached at the last step
     schedule: WSD | None = added(None)  # None: a linear warm-up, then a cosine
+    criterion: Criterion | None = added(None)  # ends a run before `steps`; tasks alone
     optimizer: OptimizerName = added(OptimizerName.ADAMW)
     lr_base_width: int | None = added(None)  # width that `lr` is meant for; None: every width
     betas: tuple[float, float] = (0.9, 0.95)
@@ -185,6 +218,7 @@ class Recipe:
         require_positive("Recipe", lr_base_width=self.lr_base_width)
         self._check_schedule()
         self._check_text_alone()
+        self._check_tasks_alone()
         require(
             self.lr_base_width is None or self.optimizer is OptimizerName.ADAMW,
             f"Recipe: lr_base_width={self.lr_base_width!r} is for optimizer=adamw: how the rate of "
@@ -205,6 +239,31 @@ class Recipe:
                 f"Recipe: {name}={value!r} is of the cosine; leave it out with schedule=WSD(...)",
             )
         self.schedule.check(self.steps)
+
+    def _check_tasks_alone(self) -> None:
+        stages = self.source.curriculum if isinstance(self.source, Synthetic) else ()
+        require(
+            not stages or stages[-1].end < self.steps,
+            f"Recipe: steps={self.steps} must be more than the steps of the curriculum, which ends "
+            f"at {stages and stages[-1].end}",
+        )
+        if self.criterion is None:
+            return
+        require(
+            isinstance(self.criterion, Criterion) and isinstance(self.source, Synthetic),
+            f"Recipe: criterion={self.criterion!r} must be a Criterion, of a run on tasks; text "
+            "has no accuracy",
+        )
+        require(
+            self.schedule is not None and self.schedule.decay_fraction == 0,
+            f"Recipe: criterion needs schedule=WSD(warmup_steps=..., decay_fraction=0), got "
+            f"{self.schedule!r}: the rate must not depend on `steps`, which may not be reached",
+        )
+        require(
+            2 * self.criterion.every <= self.steps,
+            f"Recipe: criterion.every={self.criterion.every} must leave room for two evaluations "
+            f"in steps={self.steps}",
+        )
 
     def _check_text_alone(self) -> None:
         if isinstance(self.source, Synthetic):

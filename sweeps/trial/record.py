@@ -223,6 +223,18 @@ class Record:
         "share",
         optional=True,
     )
+    task_floor: dict[str, float] | None = column(
+        "by the keys of task_accuracy: what guessing among the values that are present in the "
+        "sequence scores, on validation draws",
+        "share",
+        optional=True,
+    )
+    tokens_to_accuracy: dict[float, int] | None = column(
+        "where the recipe has a criterion: tokens trained on until the first of two evaluations in "
+        "a row at or above the accuracy; an accuracy that was not reached has no key",
+        "tokens",
+        optional=True,
+    )
     head_prefix_matching: dict[str, float] | None = column(
         "of each attention head, where the recipe asks for it: attention to the token after the "
         "present one's first coming, mean over the second half of random tokens that come twice",
@@ -239,6 +251,14 @@ class Record:
         "right answers, mean over probes, with no head removed (`none`), without the quarter of "
         "heads that match prefixes best (`top`), and without as many others (`random`, mean over "
         "draws); of the test split where the recipe asks for it, else of the valid split",
+        "share",
+        optional=True,
+    )
+    induction_heads_removed_accuracy: dict[str, float] | None = column(
+        "right answers as in heads_removed_accuracy, with no head removed (`none`), without all "
+        "heads whose prefix matching is above 0.25 (`above`), and without as many others "
+        "(`others`, mean over draws; missing where fewer others exist); null where no head or "
+        "every head is above",
         "share",
         optional=True,
     )
@@ -344,6 +364,11 @@ CHANGES = (
             "test_bits_per_byte_bigram_domain",
             "test_bits_per_byte_bigram_windows",
         ),
+    ),
+    Change(
+        version=13,
+        commit="de8f387",
+        added=("task_floor", "tokens_to_accuracy", "induction_heads_removed_accuracy"),
     ),
 )
 KEY = (("run_id", pa.string()), ("attempt", pa.int64()))  # of a step, before its own columns

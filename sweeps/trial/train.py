@@ -113,4 +113,4 @@ def _wsd_fraction(schedule: WSD, steps: int, step: int) -> float:
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
     start = schedule.decay_start(steps)
-    return min(1.0, (steps - step) / (steps - start))
+    return 1.0 if step < start else (steps - step) / (steps - start)

@@ -7,11 +7,12 @@ goes on from where it was left. So the trunk is trained once, and each branch eq
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hybrid.model import HybridLM
 from sweeps.trial.checkpoint import Begun, Checkpointer, Done
+from sweeps.trial.criterion import Evaluation, is_met
 from sweeps.trial.optimizers import Optimizer
 from sweeps.trial.parallel import Team
 from sweeps.trial.recipe import Precision, Recipe
@@ -29,7 +30,10 @@ class BranchEnd:
 
 @dataclass(kw_only=True)
 class Trunk:
-    """Trains `model` in place; `batch` is a function of the step alone."""
+    """Trains `model` in place; `batch` is a function of the step alone.
+
+    With a criterion in the recipe, `accuracy` measures what it is about.
+    """
 
     model: HybridLM
     optimizer: Optimizer
@@ -38,26 +42,47 @@ class Trunk:
     precision: Precision
     team: Team
     checkpointer: Checkpointer | None
+    accuracy: Callable[[], float] | None = None
     ended: list[int] = field(default_factory=list)  # branches that the taker of events has seen
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     def events(self, done: Done) -> Iterator[Step | BranchEnd]:
         """Yield each step of the trunk, those of `done` first, and each branch when it ends.
 
         A branch counts as ended once the event after it is taken. A run that is killed before is
         continued within the branch, and yields its end again. The trunk ends with its first loss
-        that is not finite, and so does a branch.
+        that is not finite, and so does a branch. It ends at its criterion too.
         """
         curve, self.ended = list(done.curve), list(done.ended)
+        self.evaluations = list(done.evaluations)
         yield from curve
+        if self._has_learned():
+            return
         yield from self._branches(curve, done.begun)
         for step in self._train(self.recipe, len(curve)):
             curve.append(step)
-            if self.checkpointer is not None and math.isfinite(step.nats_per_token):
-                self.checkpointer.after_step(curve, self.ended)
+            finite = math.isfinite(step.nats_per_token)
+            if finite:
+                self._evaluate(step)
+            if self.checkpointer is not None and finite:
+                self.checkpointer.after_step(curve, self.ended, evaluations=self.evaluations)
             yield step
-            if not math.isfinite(step.nats_per_token):
+            if not finite or self._has_learned():
                 return
             yield from self._branches(curve, None)
+
+    def _evaluate(self, step: Step) -> None:
+        """Measure accuracy if it is time. The checkpoint of this step has it already."""
+        criterion, done = self.recipe.criterion, step.step + 1
+        if criterion is not None and done % criterion.every == 0:
+            assert self.accuracy is not None
+            self.evaluations.append(
+                Evaluation(steps=done, tokens=step.tokens, accuracy=self.accuracy())
+            )
+
+    def _has_learned(self) -> bool:
+        criterion = self.recipe.criterion
+        return criterion is not None and is_met(criterion, self.evaluations)
 
     def _branches(self, curve: Sequence[Step], begun: Begun | None) -> Iterator[BranchEnd]:
         """Train the branches that leave the trunk after `curve`, `begun` from where it was cut."""

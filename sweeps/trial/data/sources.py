@@ -8,7 +8,9 @@ a machine that lacks the file.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from hybrid.spec import added
 from sweeps.trial.data.tasks import Probe, Task
 
 DOMAINS = ("books", "web", "code")
@@ -121,30 +123,67 @@ class HubDataset:
                 _require_text(self, field)
 
 
+def _require_all(owner: object, field: str, kind: Any) -> None:
+    """Raise ValueError unless the field is a tuple of at least one instance of `kind`."""
+    items, name = getattr(owner, field), f"{type(owner).__name__}.{field}"
+    if not isinstance(items, tuple) or not items:
+        raise ValueError(f"{name} must be a tuple of at least one, got {items!r}")
+    if wrong := [item for item in items if not isinstance(item, kind)]:
+        raise ValueError(f"{name} holds {wrong[0]!r}, which is none of its kind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Tasks of a curriculum, one a step and all in turn, in the steps (from 0) before `end`."""
+
+    tasks: tuple[Task, ...]
+    end: int
+
+    def __post_init__(self) -> None:
+        _require_all(self, "tasks", Task)
+        if type(self.end) is not int or self.end < 1:
+            raise ValueError(f"Stage.end={self.end!r} must be a whole number of at least 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
     """Tasks to train on, one a step and all in turn, and what is measured in the end.
 
-    The length of a sequence is the recipe's while training, the probe's while measuring.
+    The length of a sequence is the recipe's while training, the probe's while measuring. With a
+    `curriculum` its stages come first, one after the other, and `tasks` after the last of them.
     """
 
     tasks: tuple[Task, ...]
     probes: tuple[Probe, ...]
+    curriculum: tuple[Stage, ...] = added(())
 
     def __post_init__(self) -> None:
-        for field, kind in (("tasks", Task), ("probes", Probe)):
-            items = getattr(self, field)
-            if not isinstance(items, tuple) or not items:
-                raise ValueError(
-                    f"Synthetic.{field} must be a tuple of at least one, got {items!r}"
-                )
-            if wrong := [item for item in items if not isinstance(item, kind)]:
-                raise ValueError(f"Synthetic.{field} holds {wrong[0]!r}, which is none of its kind")
+        _require_all(self, "tasks", Task)
+        _require_all(self, "probes", Probe)
+        if self.curriculum != ():
+            _require_all(self, "curriculum", Stage)
+        ends = [stage.end for stage in self.curriculum]
+        if ends != sorted(set(ends)):
+            raise ValueError(
+                f"Synthetic.curriculum has stages that end at {ends}, each must end after the one "
+                "before it"
+            )
         names = [probe.name for probe in self.probes]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(
                 f"Synthetic.probes has two called {min(twice)!r}: records name them so"
             )
+
+    @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """Return every task that is trained on, those of the curriculum first."""
+        return (*(task for stage in self.curriculum for task in stage.tasks), *self.tasks)
+
+    def task(self, step: int) -> Task:
+        """Return the task of a step (from 0)."""
+        stage = next((stage for stage in self.curriculum if step < stage.end), None)
+        tasks = self.tasks if stage is None else stage.tasks
+        return tasks[step % len(tasks)]
 
 
 OwnText = TextFile | HubDataset

@@ -6,7 +6,11 @@ A task says nothing of the length of a sequence and of the vocabulary: those are
 probe's, and the model's. Free of torch and numpy, since a Recipe holds these.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from hybrid.spec import OMIT_DEFAULT, added
 
 
 def _require_at_least(task: object, least: int, *names: str) -> None:
@@ -17,6 +21,17 @@ def _require_at_least(task: object, least: int, *names: str) -> None:
                 f"{type(task).__name__}: {name}={value!r} must be a whole number of at least "
                 f"{least}"
             )
+
+
+class Filler(StrEnum):
+    """Tokens that fill a sequence between what a task asks.
+
+    ANY: every token of the vocabulary. OTHER: every token but the keys of the sequence, so that
+    each key has one place before it is asked for.
+    """
+
+    ANY = "any"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +46,21 @@ class Xor:
 
 @dataclass(frozen=True, kw_only=True)
 class Mqar:
-    """Multi-query associative recall as published (Zoology, arXiv 2312.04927)."""
+    """Multi-query associative recall (Zoology, arXiv 2312.04927).
+
+    With `filler=ANY`, the published task, a filler can be a key of the table. A model that reads
+    the last place of a key then finds another answer than one that reads the first. At a vocabulary
+    of 8,192 this is rare, at 32 it is one filler in four with 8 pairs.
+    """
 
     pairs: int
+    filler: Filler = added(Filler.ANY)
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "pairs")
+        if not isinstance(self.filler, Filler):
+            known = ", ".join(map(str, Filler))
+            raise ValueError(f"Mqar: filler={self.filler!r} must be one of {known}")
 
 
 # (length, pairs) as Zoology has them, with a vocabulary of 8192; and as many pairs as ever fit.
@@ -117,7 +141,54 @@ class FewShot:
         _require_at_least(self, 2, "classes", "synonyms")
 
 
-Task = Recall | Xor | Mqar | SelectiveCopy | Induction | Cycle | Needle | Phonebook | FewShot
+@dataclass(frozen=True, kw_only=True)
+class NoisyFewShot:
+    """Items whose class has a label that the prompt sets anew and shows with errors.
+
+    Each shown label is right with probability `right`, else it is one of the other labels. Scored
+    is the right label. The best guess is the label that the class has had most often, which is
+    right with probability `right` after one shot or two, and more often with every further shot.
+    """
+
+    classes: int
+    labels: int
+    right: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "classes", "labels")
+        if not 1 / self.labels < self.right <= 1:
+            raise ValueError(
+                f"NoisyFewShot: right={self.right!r} must be above 1/labels={1 / self.labels:g}, "
+                "which is chance, and at most 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoHop:
+    """Two look-ups, one behind the other: a key has a middle, the middle has a value.
+
+    The pairs of `chains` chains come in random order. At the end every key is asked for its value.
+    """
+
+    chains: int
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "chains")
+
+
+Task = (
+    Recall
+    | Xor
+    | Mqar
+    | SelectiveCopy
+    | Induction
+    | Cycle
+    | Needle
+    | Phonebook
+    | FewShot
+    | NoisyFewShot
+    | TwoHop
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +204,16 @@ class Probe:
     @property
     def name(self) -> str:
         """The key of its accuracy in a record: the length, then what the task has set."""
-        values = {f.name: getattr(self.task, f.name) for f in fields(self.task)}
-        said = [f"{name.replace('_', ' ')} {x}" for name, x in values.items() if x is not None]
+        values = {f: getattr(self.task, f.name) for f in fields(self.task)}
+        said = [f"{f.name.replace('_', ' ')} {x}" for f, x in values.items() if _is_named(f, x)]
         return " ".join([f"length {self.length}", *said])
+
+
+def probes_of(task: Task, length: int, times: tuple[int, ...] = (1, 2, 4)) -> tuple[Probe, ...]:
+    """Return probes of `task` at multiples of a training length, by default up to 4 times."""
+    return tuple(Probe(task=task, length=n * length) for n in times)
+
+
+def _is_named(field: Field, value: Any) -> bool:
+    """Return whether the name has this value. Names from before a field was added stay."""
+    return value is not None and not (OMIT_DEFAULT in field.metadata and value == field.default)

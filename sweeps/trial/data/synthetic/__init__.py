@@ -9,7 +9,8 @@ What is asked is in `../tasks.py`, as plain data; here is one file for each kind
 is a spec there, a file here, and a line in KINDS.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from sweeps.trial.data.synthetic import (
     induction,
     mqar,
     needle,
+    noisy_few_shot,
     phonebook,
     selective_copy,
     toys,
+    two_hop,
 )
 from sweeps.trial.data.synthetic.kind import UNSCORED, Kind
 from sweeps.trial.data.tasks import (
@@ -33,11 +36,13 @@ from sweeps.trial.data.tasks import (
     Induction,
     Mqar,
     Needle,
+    NoisyFewShot,
     Phonebook,
     Probe,
     Recall,
     SelectiveCopy,
     Task,
+    TwoHop,
     Xor,
 )
 
@@ -51,9 +56,13 @@ KINDS: dict[type, Kind] = {
     Needle: needle.KIND,
     Phonebook: phonebook.KIND,
     FewShot: few_shot.KIND,
+    NoisyFewShot: noisy_few_shot.KIND,
+    TwoHop: two_hop.KIND,
 }
 
 HELD_OUT_SEED = 0
+STRATA = 16  # guesses at each scored position, for a floor
+CERTAIN = 100.0  # the logit of a guess, all others being 0
 STREAMS = {Split.TRAIN: 0, Split.VALID: 1, Split.TEST: 2}  # first word of a draw's seed
 
 
@@ -95,6 +104,48 @@ def answer(task: Task, ids_BT: Tensor) -> Tensor:
 def chance(task: Task, vocab: int) -> float:
     """Return the best accuracy to expect of a model that sees the present token alone."""
     return KINDS[type(task)].chance(task, vocab)
+
+
+def floor(probe: Probe, *, vocab: int, batch: int, limit_tokens: int) -> dict[str, float]:
+    """Return the scores of guessing among the values that are present, by key of a record.
+
+    They are taken on the validation draws. At each scored position STRATA guesses are spread
+    evenly over the places that hold a value. A task whose answer is not among the tokens read has
+    the floor of `chance`.
+    """
+    present = KINDS[type(probe.task)].present
+    sums: dict[str, list[Tensor]] = defaultdict(list)
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    for ids_BT, targets_BT in held_out(
+        probe, split=Split.VALID, vocab=vocab, batch=batch, limit_tokens=limit_tokens
+    ):
+        places = (targets_BT != UNSCORED).nonzero().tolist()
+        if present is None:
+            keys = scores(probe, ids_BT, targets_BT, torch.zeros(len(places), vocab))
+            return dict.fromkeys(keys, chance(probe.task, vocab))
+        values = [present(probe.task, ids_BT[b, : t + 1].numpy(), vocab) for b, t in places]
+        for guess_n in _guesses(values, rng):
+            logits_nV = torch.nn.functional.one_hot(guess_n, vocab).float().mul(CERTAIN)
+            for key, found_n in scores(probe, ids_BT, targets_BT, logits_nV).items():
+                sums[key].append(found_n.double())
+    return {key: torch.cat(found).mean().item() for key, found in sums.items()}
+
+
+def _guesses(values: Sequence[np.ndarray], rng: np.random.Generator) -> Iterator[Tensor]:
+    """Yield STRATA guesses, each one of `values` for every position."""
+    size_n = np.array([len(each) for each in values])
+    offset_n = rng.random(len(values))
+    for stratum in range(STRATA):
+        pick_n = ((stratum + offset_n) / STRATA * size_n).astype(int)
+        yield torch.tensor([int(each[i]) for each, i in zip(values, pick_n, strict=True)])
+
+
+def score_keys(probe: Probe, vocab: int) -> list[str]:
+    """Return the keys that a record has of a probe."""
+    draws = held_out(probe, split=Split.VALID, vocab=vocab, batch=1, limit_tokens=1)
+    ids_BT, targets_BT = next(draws)
+    scored = int((targets_BT != UNSCORED).sum())
+    return list(scores(probe, ids_BT, targets_BT, torch.zeros(scored, vocab)))
 
 
 def scores(

@@ -36,4 +36,5 @@ KIND = Kind(
     draw=draw,
     answer=follower_of_first,
     chance=lambda task, vocab: 1 / (vocab - 1),  # a token never follows itself
+    present=lambda task, seen_T, vocab: seen_T[seen_T != seen_T[-1]],
 )

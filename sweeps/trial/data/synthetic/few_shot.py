@@ -61,4 +61,10 @@ def scores(
     }
 
 
-KIND = Kind(draw=draw, answer=answer, chance=lambda task, vocab: 1 / task.synonyms, scores=scores)
+KIND = Kind(
+    draw=draw,
+    answer=answer,
+    chance=lambda task, vocab: 1 / task.synonyms,
+    present=lambda task, seen_T, vocab: seen_T[1 : 2 * task.classes : 2],
+    scores=scores,
+)

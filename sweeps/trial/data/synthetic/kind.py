@@ -29,12 +29,20 @@ class Kind:
     a batch is the mean over the batch. `answer` sees the ids alone and is right wherever a position
     is scored. `chance` is the best accuracy that a model can expect without looking at any token
     before the present one. `scores` gives shares at the scored positions, row by row.
+
+    `present` is for the floor: from a row up to and including a scored position it returns the
+    values that a guess picks from, one entry for each place. It uses the layout of the task and
+    elimination, never a match of a key. None is a task whose answer is not among the tokens read.
+
+    `noisy` is a task that the prompt does not decide: `answer` is then the best guess.
     """
 
     draw: Callable[[Any, Generator, int, int, int], Arrays]  # task, rng, batch, length, vocab
     answer: Callable[[Any, np.ndarray], np.ndarray]
     chance: Callable[[Any, int], float]  # task, vocab
+    present: Callable[[Any, np.ndarray, int], np.ndarray] | None  # task, seen_T, vocab
     scores: Callable[[Any, Tensor, Tensor, Tensor], Mapping[str, Tensor]] = most_likely
+    noisy: bool = False
 
 
 def require(satisfied: bool, task: object, rule: str, given: int) -> None:
@@ -54,6 +62,15 @@ def distinct(rng: Generator, batch: int, count: int, n: int) -> np.ndarray:
         taken_B = (chosen_BC[:, :i] == pick_B[:, None]).any(axis=1)
         chosen_BC[:, i] = np.where(taken_B, top, pick_B)
     return rng.permuted(chosen_BC, axis=1)
+
+
+def other_than(avoid_BI: np.ndarray, below_BT: np.ndarray) -> np.ndarray:
+    """Return uniform numbers below n that are not in `avoid_BI`, given ones below n - I.
+
+    Each number moves up by as many as are avoided at or before its place among those that are not.
+    """
+    free_BI = np.sort(avoid_BI, axis=1) - np.arange(avoid_BI.shape[1])
+    return below_BT + (below_BT[:, :, None] >= free_BI[:, None, :]).sum(axis=2)
 
 
 def interleaved(left_BC: np.ndarray, right_BC: np.ndarray) -> np.ndarray:

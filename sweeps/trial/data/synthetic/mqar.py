@@ -2,8 +2,8 @@
 
 A table of distinct keys (lower half of the vocabulary) and distinct values (upper half) comes
 first. Then each key comes once more, most of them soon after the table, at places drawn by a power
-law; every other place holds a random token. Scored is what follows a key's second coming; its value
-is not shown there.
+law; every other place holds a random token, by default of the whole vocabulary and so perhaps a
+key. Scored is what follows a key's second coming; its value is not shown there.
 """
 
 import numpy as np
@@ -16,9 +16,10 @@ from sweeps.trial.data.synthetic.kind import (
     distinct,
     follower_of_first,
     interleaved,
+    other_than,
     require,
 )
-from sweeps.trial.data.tasks import Mqar
+from sweeps.trial.data.tasks import Filler, Mqar
 
 POWER = 0.01  # Zoology's power_a: the chance of place i goes as i^(POWER - 1)
 
@@ -30,7 +31,10 @@ def draw(task: Mqar, rng: Generator, batch: int, length: int, vocab: int) -> Arr
     keys_BI = 1 + distinct(rng, batch, pairs, n_keys - 1)  # Zoology never draws key 0
     values_BI = n_keys + distinct(rng, batch, pairs, vocab - n_keys)
     queries_BI = 2 * pairs + 2 * _places(rng, batch, pairs, length // 2 - pairs)
-    ids_BT = rng.integers(vocab, size=(batch, length))
+    if task.filler is Filler.ANY:
+        ids_BT = rng.integers(vocab, size=(batch, length))
+    else:
+        ids_BT = other_than(keys_BI, rng.integers(vocab - pairs, size=(batch, length)))
     ids_BT[:, : 2 * pairs] = interleaved(keys_BI, values_BI)
     targets_BT = np.full((batch, length), UNSCORED)
     np.put_along_axis(ids_BT, queries_BI, keys_BI, axis=1)
@@ -51,4 +55,5 @@ KIND = Kind(
     draw=draw,
     answer=follower_of_first,
     chance=lambda task, vocab: 1 / (vocab - vocab // 2),  # each value is uniform
+    present=lambda task, seen_T, vocab: seen_T[1 : 2 * task.pairs : 2],
 )

@@ -48,4 +48,21 @@ def _slots(task: Needle, rng: Generator, batch: int, n: int) -> np.ndarray:
     return np.concatenate([np.full((batch, 1), first), others_BI], axis=1)
 
 
-KIND = Kind(draw=draw, answer=follower_of_first, chance=lambda task, vocab: 1 / (vocab // 4))
+def present(task: Needle, seen_T: np.ndarray, vocab: int) -> np.ndarray:
+    """Return the values in the haystack, less those that were shown behind their keys at the end.
+
+    One needle leaves one value: its floor is 1.
+    """
+    values = seen_T[seen_T >= 3 * (vocab // 4)].tolist()
+    left, shown = values[: task.needles], values[task.needles :]
+    for value in shown:
+        left.remove(value)
+    return np.array(left)
+
+
+KIND = Kind(
+    draw=draw,
+    answer=follower_of_first,
+    chance=lambda task, vocab: 1 / (vocab // 4),
+    present=present,
+)

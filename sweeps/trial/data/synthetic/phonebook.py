@@ -67,4 +67,17 @@ def answer(task: Phonebook, ids_BT: np.ndarray) -> np.ndarray:
     return predicted_BT
 
 
-KIND = Kind(draw=draw, answer=answer, chance=lambda task, vocab: 1 / (vocab - vocab // 2))
+def present(task: Phonebook, seen_T: np.ndarray, vocab: int) -> np.ndarray:
+    """Return the tokens at the same place of the numbers in all entries before the present one."""
+    each, (ends,) = _entry_tokens(task), np.nonzero(seen_T == END)
+    start = ends[-1] + 1  # of the present entry; a book and an END come before it
+    left_over = start % each
+    return seen_T[left_over:start].reshape(-1, each)[:, len(seen_T) - start]
+
+
+KIND = Kind(
+    draw=draw,
+    answer=answer,
+    chance=lambda task, vocab: 1 / (vocab - vocab // 2),
+    present=present,
+)

@@ -35,4 +35,9 @@ def answer(task: SelectiveCopy, ids_BT: np.ndarray) -> np.ndarray:
     return np.take_along_axis(ids_BT, place_BT, axis=1)
 
 
-KIND = Kind(draw=draw, answer=answer, chance=lambda task, vocab: 1 / (vocab - FIRST_SYMBOL))
+KIND = Kind(
+    draw=draw,
+    answer=answer,
+    chance=lambda task, vocab: 1 / (vocab - FIRST_SYMBOL),
+    present=lambda task, seen_T, vocab: seen_T[seen_T >= FIRST_SYMBOL],
+)

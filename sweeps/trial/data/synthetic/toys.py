@@ -54,9 +54,11 @@ RECALL = Kind(
     draw=draw_recall,
     answer=follower_of_first,
     chance=lambda task, vocab: 1 / (vocab - vocab // 2),  # values are drawn uniformly
+    present=lambda task, seen_T, vocab: seen_T[seen_T >= vocab // 2],
 )
 XOR = Kind(
     draw=draw_xor,
     answer=answer_xor,
     chance=lambda task, vocab: 1 / vocab,  # the token before is uniform, so its xor is too
+    present=None,
 )
