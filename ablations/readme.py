@@ -115,7 +115,7 @@ def _range(values: pd.Series, form: str) -> str:
 
 
 def _only(values: pd.Series) -> Any:
-    """Return the one value of a column; ValueError where there are several."""
+    """Return the one value of a column. Raises ValueError where there are several."""
     different = list(dict.fromkeys(values))
     if len(different) != 1:
         raise ValueError(f"{values.name} should be one for all, got {different}")

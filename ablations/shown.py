@@ -25,7 +25,7 @@ def sentence(verdict: Verdict) -> str:
 
 
 def alone(verdict: Verdict, part: Part) -> str:
-    """Return the outcome of one part; what was counted keeps it whatever gate failed."""
+    """Return the outcome of one part. A counted part keeps its outcome where a gate failed."""
     if verdict.failed and not exact(part):
         return NOT_TESTABLE
     return "; ".join([str(part.outcome), *map(_way, part.otherwise)])

@@ -19,7 +19,7 @@ def condition(folder: Path, scales: tuple[str, ...]) -> str:
 
 
 def judged(folder: Path, scales: tuple[str, ...]) -> pd.DataFrame:
-    """Return the complete records of all comparisons, each once; those that tune rates left out."""
+    """Return the complete records of all comparisons, each once, without records of tuned rates."""
     found = [_compared(f, scale, folder) for scale in scales for f in catalog.FINDINGS]
     together = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
     return together if together.empty else together.drop_duplicates(["run_id", "attempt"])

@@ -137,7 +137,7 @@ def _gate_at(arm: str, bits: pd.Series, bar: str, *, passed: bool) -> Gate:
 
 
 def _unknown_baseline(group: pd.DataFrame) -> str:
-    """Say why no bigram table is known for these rows; nothing where one is."""
+    """Say why no bigram table is known for these rows, or return "" where one is."""
     vocab = {rows.spec_of(text).vocab for text in group["spec"]}
     if vocab != {VOCAB}:
         sizes = ", ".join(map(str, sorted(vocab)))

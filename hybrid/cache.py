@@ -16,7 +16,7 @@ Cache = list[KeysValues | MambaState | None]  # one state per layer
 
 
 def rows_of(model: Any, cache: Cache) -> int | None:
-    """Return how many sequences a cache holds; None for one that starts, which does not say.
+    """Return how many sequences a cache holds, or None for a cache that starts and holds none yet.
 
     Raises ValueError unless there is one state for each layer of the model, of the layer's kind and
     sizes, all of equally many sequences.

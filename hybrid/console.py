@@ -58,7 +58,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def sentence(error: Exception) -> str | None:
-    """Return what a person can do something about, in one sentence; None for a bug."""
+    """Return an error that a person can mend as one sentence, or None for a bug."""
     if isinstance(error, SyntaxError) and error.filename and _is_a_persons(error.filename):
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     place = place_in_own_file(error)
@@ -75,7 +75,7 @@ def sentence(error: Exception) -> str | None:
 
 
 def place_in_own_file(error: BaseException) -> str | None:
-    """Return "FILE, line N" for the innermost frame in a person's own file; None without one."""
+    """Return "FILE, line N" for the innermost frame in a person's own file, or None."""
     found = None
     for frame, line in walk_tb(error.__traceback__):
         if _is_a_persons(frame.f_code.co_filename):
@@ -133,7 +133,7 @@ def _raises(code: CodeType, at: int) -> bool:
 
 
 def _message(error: BaseException) -> str:
-    """Return what an error says; a LookupError without the quotes that KeyError puts around it."""
+    """Return the message of an error, without the quotes that KeyError puts around it."""
     sayings = [x for x in error.args if isinstance(x, str) and " " in x]
     return sayings[0] if isinstance(error, KeyError) and sayings else str(error)
 

@@ -13,7 +13,7 @@ DIGEST = "0" * 8  # as long as the hash in a trial's name
 
 
 def check_name_and_scales(kind: str, name: str, scales: Mapping[str, Any]) -> str:
-    """Check the name of a design and its scales' names; return `owner` for further checks."""
+    """Check the name of a design and its scales' names, and return `owner` for further checks."""
     file_names.require_folder_name(f"{kind}: name", name)
     owner = f"{kind} {name!r}"
     require(len(scales) > 0, f"{owner}: scales={dict(scales)!r} must have at least one scale")

@@ -142,7 +142,7 @@ def _places(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], list[int]]]:
 
 
 def _column(trials: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column as text; "" is what was not recorded."""
+    """Return a column as text, with "" for what was not recorded."""
     if name not in trials:
         return pd.Series(str(NULLS.get(name, "")), index=trials.index)
     values = trials[name].where(trials[name].notna(), NULLS.get(name, ""))
@@ -249,7 +249,7 @@ def _difference(a: str, b: str) -> str:
 
 
 def _leaves(text: str, name: str) -> dict[str, Any]:
-    """Return each number and word in JSON by its path; what is no JSON is one word."""
+    """Return each number and word in JSON by its path. Text that is no JSON is one word."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -27,7 +27,7 @@ WORD_LETTERS = 40
 
 
 def source_of(text: str, dataset: str, text_field: str) -> OwnText | None:
-    """Return the text of one's own that the options name; None where none is given."""
+    """Return the text of one's own that the options name, or None."""
     if text and dataset:
         raise ValueError("give --text or --dataset, not both")
     if text:
@@ -40,7 +40,7 @@ def source_of(text: str, dataset: str, text_field: str) -> OwnText | None:
 
 
 def to_run(results: Path, sweep: str, source: OwnText | None) -> Path:
-    """Return the folder for the records of `sweep` on a pinned source; it need not exist."""
+    """Return the folder for the records of `sweep` on a pinned source. It need not exist."""
     if source is None:
         return results / sweep
     return _existing(results, sweep, source) or results / _name(sweep, source)
@@ -84,9 +84,10 @@ def sweep_in(folder: Path, name: str) -> Sweep | Search:
 
 
 def about_others(results: Path, sweep: str, source: OwnText) -> str:
-    """Say where the records are of what `source` held before, with a blank after; "" for nowhere.
+    """Say where the records are of what `source` held before, with a blank after.
 
-    A file of the same name in another folder is not what it held before.
+    The result is "" where there are no such records. A file of the same name in another folder is
+    not what `source` held before.
     """
     older = [
         path.name

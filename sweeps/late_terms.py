@@ -40,7 +40,7 @@ def of_finished(job: Job, plan: Plan, ledger: Ledger) -> Iterator[str]:
 
 
 def of_running(job: Job, study: Study) -> Iterator[str]:
-    """Yield a sentence if trials run under other terms; call it before the job is attached."""
+    """Yield a sentence if trials run under other terms. Call this before the job is attached."""
     if jobs.JOB not in study.user_attrs:
         return
     before = json.loads(study.user_attrs[jobs.JOB]).get("terms")
@@ -53,7 +53,7 @@ def of_running(job: Job, study: Study) -> Iterator[str]:
 
 
 def _runs(plan: Plan, ledger: Ledger) -> list[list[Record]]:
-    """Return the attempts at each run of a plan; of a search, at each run of its scale."""
+    """Return the attempts at each run of a grid's plan, or at each run of a search's scale."""
     asked = plan.points if isinstance(plan, Grid) else None
     return [
         attempts

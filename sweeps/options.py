@@ -1,6 +1,6 @@
 """Options with few right values, checked where they were typed and named as they were typed.
 
-error: --scale nope: sweep 'ratio' has no scale 'nope'; it has smoke, cpu, gpu
+--scale nope: sweep 'ratio' has no scale 'nope'
 """
 
 from hybrid import ops as backends

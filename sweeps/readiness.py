@@ -1,6 +1,7 @@
-"""What must be here before a worker takes a trial of a job: its texts, and the right machine.
+"""Checks what a job needs before a worker takes a trial: its texts, and the right machine.
 
-What is missing is one sentence for the person who started the worker. It is no attempt at a trial.
+A missing text is told in one sentence to the person who started the worker. It is no attempt at a
+trial.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from sweeps.workers.jobs import Job
 
 
 def make_ready(job: Job, plan: Plan) -> Iterator[str]:
-    """Open the texts of the plan, yielding a line about each; then check what is recorded.
+    """Open the texts of the plan, yielding a line about each, then check what is recorded.
 
     Raises OtherText or OSError where a text is not here, and ValueError where this machine computes
     otherwise than the job or the records of the same runs say.
@@ -55,7 +56,7 @@ def _require_precision(job: Job, plan: Plan) -> None:
 def _require_same(plan: Grid, ledger: Ledger, texts: dict) -> None:
     """Raise ValueError where records of the plan's runs are of another text or precision.
 
-    A run's id holds its spec, recipe and text; what installed packages and the machine make of
+    A run's id holds its spec, recipe and text. What installed packages and the machine make of
     them is only in the record.
     """
     for run_id, attempts in ledger.by_run().items():

@@ -54,7 +54,7 @@ def recipe(source) -> Recipe:
 
 
 class Seen:
-    """What a run and its branches leave; `folder` is where the checkpoint lies."""
+    """What a run and its branches leave. `folder` has the checkpoint."""
 
     def __init__(self, recipe: Recipe, folder: Path | None = None):
         self.curve: list[Step] = []

@@ -48,7 +48,7 @@ class CutOff(BaseException):
 
 
 class Seen:
-    """What a run shows; `cut_at` is the step after which it is cut off."""
+    """What a run shows. `cut_at` is the step after which it is cut off."""
 
     def __init__(self, recipe: Recipe, folder: Path | None = None, cut_at: int | None = None):
         self.curve: list[Step] = []

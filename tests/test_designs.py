@@ -32,7 +32,7 @@ def with_lr(lr: float):
 
 
 def written(folder: Path, sweep=SWEEP, engine=None, path="a.txt", started=EARLIER, **changes):
-    """Write complete records of all points of `sweep`; `path` is that of their text."""
+    """Write complete records of all points of `sweep`, whose text is at `path`."""
     changes = {"text_sha256": "a" * 64, "tokenizer_sha256": "t", "precision": "fp32"} | changes
     source = TextFile(path=path, text_sha256=changes["text_sha256"])
     for point in sweep.points("smoke", source):

@@ -178,10 +178,10 @@ def false_discovery_values(p_values: Sequence[float]) -> list[float]:
 def seeds_to_decide(
     estimate: Estimate, *, margin: float, kind: TestKind, most: int = 64
 ) -> int | None:
-    """Return how many seeds would decide, were effect and scatter as estimated; None above `most`.
+    """Return how many seeds would decide, were effect and scatter as estimated.
 
-    The number says what more runs of the same design would cost. It promises nothing: a new
-    estimate has its own error.
+    The result is None above `most`. The number says what more runs of the same design would cost.
+    It promises nothing: a new estimate has its own error.
     """
     for n in range(max(2, estimate.n_seeds), most + 1):
         half = quantile(LOOK_LEVEL, n - 1) * estimate.deviation / sqrt(n)

@@ -1,4 +1,4 @@
-"""Which failed attempts of a sweep's runs no longer count, because a person asked for more tries.
+"""Failed attempts of a sweep's runs that no longer count, because a person asked for more tries.
 
     results/local/ratio/retries.json      {"ratio-cpu-1to7-s0-3f9c2a1b": 2}
 

@@ -49,8 +49,8 @@ def context_bits(
 ) -> dict[str, float]:
     """Return bits per byte of a domain, by the middle of the names of the record's columns.
 
-    `early` and `late` are positions 8 to 15 and the last quarter of the window; `unshuffled` and
-    `shuffled` the last position. Only whole windows are read. The orders are the same for every
+    `early` and `late` are positions 8 to 15 and the last quarter of the window. `unshuffled` and
+    `shuffled` are the last position. Only whole windows are read. The orders are the same for every
     model and window length.
     """
     model.eval()

@@ -60,7 +60,7 @@ def evaluator(model: HybridLM, recipe: Recipe, precision: Precision) -> Callable
 
 
 def tokens_to(evaluations: Sequence[Evaluation], level: float) -> int | None:
-    """Return the tokens after which accuracy was at `level`; None where it never was."""
+    """Return the tokens after which accuracy was at `level`, or None where it never was."""
     return next(
         (
             first.tokens
@@ -72,7 +72,7 @@ def tokens_to(evaluations: Sequence[Evaluation], level: float) -> int | None:
 
 
 def tokens_to_accuracy(criterion: Criterion, evaluations: Sequence[Evaluation]) -> dict[float, int]:
-    """Return the tokens to each of LEVELS and to the criterion; a level not reached has no key."""
+    """Return the tokens to each level that was reached, of LEVELS and the criterion."""
     levels = sorted({*LEVELS, criterion.accuracy})
     found = {level: tokens_to(evaluations, level) for level in levels}
     return {level: tokens for level, tokens in found.items() if tokens is not None}

@@ -44,7 +44,7 @@ def run_id(sweep: str, scale: str, arm: str, seed: int, digest: str) -> str:
 
 
 def require_name(what: str, name: object, forbidden: frozenset[str] = FORBIDDEN) -> None:
-    """Raise ValueError unless `name` can be a part of a file name; `what` says whose it is."""
+    """Raise ValueError unless `name` can be a part of a file name. `what` says whose name it is."""
     require(
         isinstance(name, str) and name != "" and name == name.strip(),
         f"{what}: {name!r} must be a string that is not empty and has no blank at its ends",

@@ -74,14 +74,14 @@ class ProgressLog:
 
 @contextmanager
 def saying(doing: str, say: Callable[[str], None] | None = None) -> Iterator[ProgressLog]:
-    """Say `doing` now and then while the body takes long; by default to standard error."""
+    """Say `doing` now and then while the body takes long, by default to standard error."""
     with ProgressLog(say or to_stderr) as log:
         log.now(doing)
         yield log
 
 
 def to_stderr(line: str) -> None:
-    """Print a line to standard error; one that nobody reads any more costs the line alone."""
+    """Print a line to standard error. The line is lost where nobody reads standard error any more."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

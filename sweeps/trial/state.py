@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 
 def tensors_of(model: HybridLM, optimizer: Optimizer) -> State:
-    """Return the present state; weights and optimiser are not copied."""
+    """Return the present state. Weights and optimiser are not copied."""
     weights = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     return weights | optimizer.tensors() | _random_state(device_of(model))
 
@@ -45,7 +45,7 @@ def put_back(model: HybridLM, optimizer: Optimizer, state: Mapping[str, Tensor])
 def shapes_of(
     model: HybridLM, optimizer: Optimizer, names: set[str]
 ) -> dict[str, torch.Size | None]:
-    """Return which tensors a state among `names` must have, by name; None is any shape.
+    """Return the tensors that a file with `names` must hold, with their shapes. None is any shape.
 
     A parameter that never had a gradient, such as an expert never chosen, has no state of AdamW's.
     """

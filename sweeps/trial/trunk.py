@@ -22,7 +22,7 @@ from sweeps.trial.train import Batch, Step, train
 
 @dataclass(frozen=True, kw_only=True)
 class BranchEnd:
-    """A branch after its last step; the model has its weights until the next event is taken."""
+    """A branch after its last step. The model has its weights until the next event is taken."""
 
     recipe: Recipe  # of the run that the branch equals
     curve: tuple[Step, ...]  # of that run, from its first step
@@ -30,7 +30,7 @@ class BranchEnd:
 
 @dataclass(kw_only=True)
 class Trunk:
-    """Trains `model` in place; `batch` is a function of the step alone.
+    """Trains `model` in place. `batch` is a function of the step alone.
 
     With a criterion in the recipe, `accuracy` measures what it is about.
     """

@@ -1,4 +1,4 @@
-"""How much of a text stood before: counted by hand on texts of a few tokens."""
+"""The share of a text that repeats what came before, counted by hand on a few tokens."""
 
 import numpy as np
 

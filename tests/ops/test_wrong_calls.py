@@ -21,7 +21,7 @@ ENOUGH = 2000  # wrong calls of the fuzz
 
 
 def child(*arguments: str, interpreted: str = "0") -> Any:
-    """Return what `tests/ops/wrong_calls.py` prints; a signal fails the test with the last call."""
+    """Return what `tests/ops/wrong_calls.py` prints. A signal fails the test with the last call."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.ops.wrong_calls", *arguments],
         cwd=Path(__file__).parents[2],

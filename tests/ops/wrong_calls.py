@@ -199,7 +199,7 @@ WRONG_IDS: dict[str, Any] = {
 
 
 def decoders(model: HybridLM, cache: Any) -> dict[str, Callable[[Any], Any]]:
-    """Return every way to take one more token, by name; each refusal leaves it as it was."""
+    """Return every way to take one more token, by name. A refused call leaves it as it was."""
     graphs = GraphSteps(model, cache, 2, lambda run, held: run)
     started = steps.prepare(model, model.start(9))
     started.step(torch.tensor([1, 2]))

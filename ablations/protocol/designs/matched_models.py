@@ -80,7 +80,7 @@ def with_experts(shape: Shape, *, top_k: int = 2, init: Init = Init.FAN_IN) -> M
 def model(
     ratio: str, shape_of: Callable[..., Shape] = lambda scale: scale.shape, **options
 ) -> Callable[..., ModelSpec]:
-    """Return what makes the model of `ratio` from a scale; `options` are those of `matched`."""
+    """Return a function from a scale to the model of `ratio`, with the `options` of `matched`."""
     return lambda scale: matched(shape_of(scale), ratio, **options)
 
 

@@ -1,4 +1,4 @@
-"""What the loss that balances the experts costs (the paper's released configuration)."""
+"""Cost of the loss that balances the experts (the paper's released configuration)."""
 
 from statistics import fmean
 

@@ -8,8 +8,8 @@ One table is counted over all domains, as one model is trained on all of them. I
 exactly the held-out tokens that the model is judged on. What was found is kept beside the tokens in
 the cache, under all that decides it, so that the runs of a sweep share it.
 
-The bigram is interpolated with the unigram by absolute discounting (Ney, Essen and Kneser 1994;
-Chen and Goodman 1999, equation 12). The unigram adds one to each count.
+The bigram is interpolated with the unigram by absolute discounting (Ney, Essen and Kneser 1994,
+and Chen and Goodman 1999, equation 12). The unigram adds one to each count.
 """
 
 import hashlib
@@ -201,7 +201,7 @@ def _code_sha256() -> str:
 
 
 def _kept(paths: Sequence[Path]) -> list[NgramBits] | None:
-    """Return what all of the files hold; None where one is missing or broken."""
+    """Return the tables of all files, or None where a file is missing or broken."""
     try:
         return [NgramBits(**read_manifest(path)) for path in paths]
     except FileNotFoundError:

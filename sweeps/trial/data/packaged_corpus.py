@@ -38,7 +38,7 @@ PROSE = tuple(package for package in PACKAGES if package.domain != "code")
 
 @dataclass(frozen=True, kw_only=True)
 class CodePackage:
-    """A package whose sources are read; `folder` is where they lie."""
+    """A package whose sources are read from `folder`."""
 
     domain: str
     split: Split

@@ -1,4 +1,4 @@
-"""What every finding owes its reader, run on every finding of the registry."""
+"""Checks every finding of the registry for what a reader needs."""
 
 import re
 

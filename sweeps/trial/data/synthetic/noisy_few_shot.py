@@ -35,7 +35,7 @@ def draw(task: NoisyFewShot, rng: Generator, batch: int, length: int, vocab: int
 
 
 def answer(task: NoisyFewShot, ids_BT: np.ndarray) -> np.ndarray:
-    """Return the label that the present item's class has had most often; of several, the first.
+    """Return the label that the present item's class has had most often, the first of several.
 
     This is the best guess: labels of classes and errors are independent, and each error is any of
     the other labels with equal chance.
