@@ -128,7 +128,7 @@ app.command(name="power")(plain_errors(commands.show_power))
 @app.command()
 @plain_errors
 def calibrate() -> None:
-    """Simulate findings with known effects and write docs/calibration.md, in some two minutes."""
+    """Simulate findings with known effects and write docs/calibration.md. It takes minutes."""
     # Here, since no other command simulates.
     from ablations import calibration
 

@@ -51,7 +51,9 @@ Dataset = Annotated[str, typer.Option(help="a Hugging Face data set (extra `hub`
 TextField = Annotated[str, typer.Option(help="key or column that holds the text")]
 Name = Annotated[str, typer.Argument(help="name of a sweep, as `list` shows them, or a .py file")]
 Found = Annotated[str, typer.Argument(help="name or .py file of a sweep, or a folder of records")]
-Scale = Annotated[str, typer.Option(help="size of the models and of training: smoke, cpu or gpu")]
+Scale = Annotated[
+    str, typer.Option(help="size of the models and of training, such as smoke, cpu or gpu")
+]
 Results = Annotated[Path, typer.Option("--results", help="folder of the records")]
 
 

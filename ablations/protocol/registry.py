@@ -1,4 +1,4 @@
-"""Findings that `python -m ablations` knows, the paper's own first. A new one is a file and a line.
+"""Findings under the new rules, the paper's own first. A new one is a file and a line.
 
 A finding stays when its answer is no.
 """

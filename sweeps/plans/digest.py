@@ -97,7 +97,7 @@ class _Description:
                 yield f"{name} is {self._of_global(names[name], code.co_names)}"
 
     def _of_global(self, value: Any, names: tuple[str, ...]) -> str:
-        """Describe a global value, or what is taken out of it where it is a module of the same home."""
+        """Describe a global value, or what is taken out of a module of the same home."""
         if isinstance(value, ModuleType) and _home(value.__name__) == self.home:
             taken = [name for name in names if hasattr(value, name)]
             said = [f"{name} {self.of(getattr(value, name))}" for name in taken]

@@ -98,7 +98,7 @@ class Optimizer:
             matrices.parameter.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state, not a copy. A parameter that never had a gradient has no AdamW state."""
+        """Return the state, uncopied. A parameter that never had a gradient has no AdamW state."""
         found = {f"muon.{MOMENTUM}.{name}": x.momentum for name, x in self.matrices.items()}
         for name, parameter in self.named.items():
             for key, value in self.adamw.state.get(parameter, {}).items():

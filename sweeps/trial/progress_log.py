@@ -81,7 +81,7 @@ def saying(doing: str, say: Callable[[str], None] | None = None) -> Iterator[Pro
 
 
 def to_stderr(line: str) -> None:
-    """Print a line to standard error. The line is lost where nobody reads standard error any more."""
+    """Print a line to standard error. The line is lost where nobody reads it any more."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

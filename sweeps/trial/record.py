@@ -72,7 +72,7 @@ class Record:
     )
     attempt: int = column("0, or how often the same trial had failed before")
     sweep: str = column("name of the sweep that asked for the trial")
-    scale: str = column("named size of the sweep: smoke, cpu or gpu")
+    scale: str = column("named size of the sweep, such as smoke, cpu or gpu")
     arm: str = column("what the sweep varied, such as the ratio 1:7")
     matched: str | None = column(
         "what the sweep made equal across its arms, and by which dimension", optional=True
