@@ -48,7 +48,7 @@ def readme_table(root: Path) -> str:
     by_scale = catalog.by_scale(JUDGED, root / results.PUBLISHED)
     head = "| finding | asked | paper | here | outcome |\n|---|---|---:|---:|---|\n"
     return (
-        summary.condition(root / results.PUBLISHED, JUDGED)
+        readme.wrapped(summary.condition(root / results.PUBLISHED, JUDGED))
         + "\n\n"
         + head
         + "\n".join(_readme_row(f, by_scale) for f in catalog.FINDINGS)
@@ -80,7 +80,7 @@ def page(root: Path) -> str:
     """Return docs/findings.md for the checkout at `root`."""
     by_scale = catalog.by_scale(JUDGED, root / results.PUBLISHED)
     head = HEAD.format(
-        condition=summary.condition(root / results.PUBLISHED, JUDGED),
+        condition=readme.wrapped(summary.condition(root / results.PUBLISHED, JUDGED)),
         family=len(catalog.FINDINGS),
         scales=" | ".join(JUDGED),
         rule="|".join(["---"] * len(JUDGED)),

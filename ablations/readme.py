@@ -31,10 +31,11 @@ def section(root: Path) -> str:
     except LookupError:
         return "The records that this is computed from are not there."
     paragraphs = (_cost(quiet, loud), _loss(losses))
-    return "\n\n".join([_table(quiet), *map(_wrapped, paragraphs)])
+    return "\n\n".join([_table(quiet), *map(wrapped, paragraphs)])
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines of at most 100 letters."""
     return fill(text, LINE, break_long_words=False, break_on_hyphens=False)
 
 
