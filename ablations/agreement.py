@@ -21,7 +21,7 @@ class Factor(NamedTuple):
         return f"{self.times:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
     def agrees(self, other: "Factor") -> bool:
-        """Whether the intervals overlap."""
+        """Return whether the intervals overlap."""
         return self.low <= other.high and other.low <= self.high
 
 

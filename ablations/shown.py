@@ -46,7 +46,7 @@ def exact(part: Part) -> bool:
 
 
 def has_p_value(verdict: Verdict) -> bool:
-    """Whether the verdict hangs on noise, and was asked at all."""
+    """Return whether the verdict hangs on noise, and was asked at all."""
     return not (verdict.failed or exact(verdict.deciding))
 
 

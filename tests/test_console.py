@@ -1,4 +1,4 @@
-"""Errors: a person's own are told with file and line, ours on purpose alone, bugs as they are."""
+"""Errors: a person's own come with file and line, raised refusals without, bugs with a traceback."""
 
 import contextlib
 import json

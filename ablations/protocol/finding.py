@@ -131,7 +131,7 @@ class ExactRow:
 
     @property
     def agrees(self) -> bool:
-        """Whether the counted number is within the tolerance, above or below."""
+        """Return whether the counted number is within the tolerance, above or below."""
         return abs(self.counted / self.paper - 1) <= self.tolerance
 
 

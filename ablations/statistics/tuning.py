@@ -27,7 +27,7 @@ class TunedValues:
 
     @property
     def at_edge(self) -> bool:
-        """Whether any choice lies at an end of the grid, where a better rate may lie beyond."""
+        """Return whether any choice lies at an end of the grid, beyond which a better rate may lie."""
         ends = {0, self.n_rates - 1}
         return bool(ends & {*self.chosen, self.best})
 

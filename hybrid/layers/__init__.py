@@ -1,7 +1,7 @@
 """Spec class -> module class. A new kind of layer is one spec, one file here and one line here.
 
 Every mixer is called as (x_BTD, state) -> (y_BTD, state), where state None starts a sequence.
-Its `misfit` says why a state is none that the mixer can continue, and is empty for one that is.
+Its `misfit` says why the mixer cannot continue a state, and returns "" where it can.
 Every feed-forward is called as x_BTD -> (y_BTD, routings), one Routing per router it holds.
 """
 

@@ -1,4 +1,4 @@
-"""Says on one line what takes long, at least every half minute, to whoever has no bars to look at.
+"""Says on one line what takes long, at least every half minute, where no progress bars are shown.
 
     with ProgressLog(print) as log:
         log.now("preparing text")
