@@ -1,4 +1,4 @@
-"""Errors: a person's own come with file and line, raised refusals without, bugs with a traceback."""
+"""Errors: a person's own come with file and line, refusals without, bugs with a traceback."""
 
 import contextlib
 import json

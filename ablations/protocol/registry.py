@@ -19,7 +19,7 @@ from ablations.protocol.findings import (
 from ablations.protocol.judge import FindingResult, judge
 from sweeps import results
 
-# The tag whose commit fixed claims, margins, gates and designs, before any record of these comparisons.
+# The tag whose commit fixed claims, margins, gates and designs, before the first record.
 # None: nothing is fixed yet, and no record of these comparisons may be published.
 FIXED_BY: str | None = None
 

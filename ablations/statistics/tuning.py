@@ -27,7 +27,7 @@ class TunedValues:
 
     @property
     def at_edge(self) -> bool:
-        """Return whether any choice lies at an end of the grid, beyond which a better rate may lie."""
+        """Return whether any choice is at an end of the grid."""
         ends = {0, self.n_rates - 1}
         return bool(ends & {*self.chosen, self.best})
 
