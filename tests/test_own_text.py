@@ -130,7 +130,7 @@ def test_a_run_is_found_by_its_words_and_by_its_folder_in_every_command(here):
 def test_nothing_is_advised_that_does_not_work(here):
     looked = said(f"table mini.py {AT}", status=2)
     assert "run mini " not in looked
-    assert "`python -m sweeps run mini.py --scale smoke` makes some" in looked
+    assert "`python -m sweeps run mini.py --scale smoke --results results` makes some" in looked
 
 
 def own_text(path: Path) -> str:
