@@ -21,7 +21,7 @@ from sweeps import (
     trained_commands,
 )
 from sweeps.bench import cli as bench_cli
-from sweeps.command_line import command
+from sweeps.command_line import command, results_option
 from sweeps.show import report, status_report, table
 from sweeps.study.proxy import serve
 from sweeps.terminal import console
@@ -148,9 +148,8 @@ def status(
     text_field: TextField = "text",
 ) -> None:
     """Say how a sweep stands: what is done, runs, waits or failed and why, and the time left."""
-    if name.endswith(".py") or name in catalog.SWEEPS:
-        options.check_scale(catalog.find(name), scale)
     folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    _check_scale_in(folder, name, scale)
     for study, look in execute.look(folder, scale, storage=storage):
         if watch:
             status_report.watch(look, study, console)
@@ -171,6 +170,7 @@ def retry(
 ) -> None:
     """Let trials be tried again that failed as often as they may; their records stay."""
     folder = folders.to_read(results_folder, name, folders.source_of(text, dataset, text_field))
+    _check_scale_in(folder, name, scale)
     execute.retry(folder, scale, storage=storage, console=console)
 
 
@@ -311,12 +311,13 @@ def _report(
     sweep = folders.sweep_in(folder, name)
     options.check_scale(sweep, scale)
     try:
-        return report.of_sweep(sweep, scale, folder)
+        job = jobs.of_folder(folder)
+        return report.of_sweep(sweep, scale, folder, None if job is None else job.source)
     except results.NoRecordsError as missing:
-        words = [
-            (option, value) for option, value in (("--text", text), ("--dataset", dataset)) if value
-        ]
-        how = [name, "--scale", scale, *(word for pair in words for word in pair)]
+        given = {"--text": text, "--dataset": dataset}
+        given["--text-field"] = "" if text_field == "text" else text_field
+        words = [word for pair in given.items() if pair[1] for word in pair]
+        how = [name, "--scale", scale, *words, *results_option(results_folder)]
         raise missing.made_by(command("sweeps", "run", *how)) from None
 
 
@@ -350,6 +351,16 @@ def _job(
         engine=engine,
         folder=str(folder.resolve()),
     )
+
+
+def _check_scale_in(folder: Path, name: str, scale: str) -> None:
+    """Raise ValueError for a scale that the sweep does not have whose records are in `folder`.
+
+    Nothing is checked where no sweep is known by the name: what opens its study says so.
+    """
+    known = name.endswith(".py") or name in catalog.SWEEPS
+    if known or jobs.of_folder(folder) is not None:
+        options.check_scale(folders.sweep_in(folder, name), scale)
 
 
 def _is_folder(name: str, results_folder: Path) -> bool:

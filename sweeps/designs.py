@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from hybrid import codec
 from hybrid.spec import ModelSpec
 from sweeps.sweep import Sweep
-from sweeps.trial.data.sources import PackagedText, Synthetic
+from sweeps.trial.data.sources import OwnText, PackagedText, Source, TextFile
 from sweeps.trial.recipe import Recipe
 
 SETTING = {  # column -> its name in a sentence
@@ -33,7 +33,7 @@ SETTING = {  # column -> its name in a sentence
 NULLS = {"compiled": "off", "parallel": "none", "world_size": 1}  # what older records did not say
 TEXT, TOKENIZER = "text_sha256", "tokenizer_sha256"
 OWN_TEXT = "own_text"  # column that `of_sweep` adds: the text that the sweep names for the arm
-TEMPLATE = Recipe(steps=1, batch=1, tokens=1, lr=1.0)  # for the source that it has by default
+GIVEN = TextFile(path="any")  # stands for every text of one's own
 SHOWN = 3  # differences that a message names
 ADVICE = "`sweeps.results.newest(trials)` takes those that ran last"
 
@@ -90,13 +90,16 @@ def of_sweep(sweep: Sweep, scale: str, trials: pd.DataFrame) -> Chosen:
 
     Settings may differ: `by_setting` parts them. Raises ValueError for an unknown scale.
     """
-    asked, own = {}, {}
+    asked: dict[tuple[str, int], set[str]] = {}
+    own = {}
     for point in sweep.points(scale, None):
-        spec, recipe = codec.dumps(point.spec), codec.dumps(point.recipe)
-        asked[point.arm, point.seed] = _model_and_recipe(spec, recipe)
-        own[point.arm] = codec.dumps(point.recipe.source)
+        spec, source = codec.dumps(point.spec), point.recipe.source
+        sources: list[Source] = [source, *([GIVEN] if source == PackagedText() else [])]
+        recipes = [codec.dumps(replace(point.recipe, source=x)) for x in sources]
+        asked[point.arm, point.seed] = {_model_and_recipe(spec, recipe) for recipe in recipes}
+        own[point.arm] = codec.dumps(source)
     places = zip(trials["arm"], trials["seed"], _pairs(trials), strict=True)
-    mine = by_time(trials[[asked.get((arm, seed)) == pair for arm, seed, pair in places]])
+    mine = by_time(trials[[pair in asked.get((arm, seed), ()) for arm, seed, pair in places]])
     mine = mine.assign(**{OWN_TEXT: mine["arm"].map(own)})
     texts = [_of_last_text(rows) for _, rows in mine.groupby(OWN_TEXT, sort=False)]
     on_last = by_time(pd.concat(texts)) if texts else mine
@@ -203,7 +206,7 @@ def _without_seed(recipe: str) -> str:
         given = codec.loads(Recipe, recipe)
     except ValueError:
         return _without_seed_of_newer_code(recipe)
-    source = given.source if isinstance(given.source, Synthetic) else PackagedText()
+    source = GIVEN if isinstance(given.source, OwnText) else given.source
     return codec.dumps(replace(given, seed=0, source=source))
 
 
@@ -212,8 +215,8 @@ def _without_seed_of_newer_code(recipe: str) -> str:
         given = json.loads(recipe)
     except ValueError:
         return recipe
-    if given["source"]["kind"] != Synthetic.__name__:
-        given["source"] = json.loads(codec.dumps(TEMPLATE))["source"]
+    if given["source"]["kind"] in (kind.__name__ for kind in get_args(OwnText)):
+        given["source"] = codec.encode(GIVEN)
     return json.dumps(given | {"seed": 0})
 
 

@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from rich.console import Console
 
-from sweeps import late_terms, options, readiness, results
-from sweeps.command_line import command
+from sweeps import late_terms, options, readiness
+from sweeps.command_line import command, retry_command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt
@@ -22,7 +22,7 @@ from sweeps.show import report
 from sweeps.show.progress import SweepProgress
 from sweeps.study import retries, status, studies
 from sweeps.study.status import Status
-from sweeps.study.storage import open_storage, parse, shown
+from sweeps.study.storage import absolute, open_storage, shown
 from sweeps.terminal import termination_as_interrupt
 from sweeps.trial.progress_log import saying
 from sweeps.trial.records import Ledger
@@ -63,10 +63,11 @@ def execute(job: Job, *, storage: str, workers: int, console: Console) -> None:
 
 
 def url_of(job: Job, storage: str) -> str:
-    """Return the URL of a job's storage. Raises ValueError for one that is of no known form."""
-    if storage:
-        parse(storage)
-    return storage or studies.sqlite_url(job.records)
+    """Return the URL of a job's storage, which means the same in every folder.
+
+    Raises ValueError for one that is of no known form.
+    """
+    return absolute(storage) if storage else studies.sqlite_url(job.records)
 
 
 def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
@@ -79,13 +80,14 @@ def prepare(job: Job, plan: Plan, url: str, console: Console) -> Study:
     _make_ready(job, plan, console)
     with saying("making the study and compiling kernels", _line(console)):
         jobs.keep(job)
-        return _prepared(job, plan, _made(job, url), _line(console))
+        return _prepared(job, plan, url, _line(console))
 
 
-def _prepared(job: Job, plan: Plan, storage: BaseStorage, say: Callable[[str], None]) -> Study:
+def _prepared(job: Job, plan: Plan, url: str, say: Callable[[str], None]) -> Study:
+    storage = _made(job, url)
     study = studies.open_study(studies.study_name(job.records.name, plan), storage, plan)
     ledger = Ledger(job.records)
-    late = [*late_terms.of_running(job, study), *late_terms.of_finished(job, plan, ledger)]
+    late = [*late_terms.of_running(job, study), *late_terms.of_finished(job, plan, ledger, url)]
     jobs.attach(study, job)
     if cancelled := studies.cancel_beyond(study, plan):
         late.append(f"{cancelled} waiting trials are cancelled: the search has fewer places now")
@@ -109,11 +111,12 @@ def help_with(name: str, *, storage: str, folder: Path, console: Console) -> Non
 
     `storage` "" is the SQLite file beside the records of a sweep in `folder`. Raises LookupError
     where the study is not there or was made of another plan than this checkout's, and takes no
-    trial where the text of the job is not here (OtherText, OSError) or this machine computes
-    otherwise (ValueError).
+    trial where the job's text or its folder of records is not here (OtherText, OSError) or this
+    machine computes otherwise (ValueError).
     """
     study = _load(name, storage) if storage else _found(name, folder)
     job = jobs.of_study(study)
+    jobs.require_folder(job)
     plan = job.plan()
     if (here := studies.study_name(job.records.name, plan)) != name:
         raise LookupError(
@@ -152,11 +155,9 @@ def look(folder: Path, scale: str, *, storage: str) -> list[tuple[str, Callable[
 
     Raises LookupError where there is none.
     """
-    words = ["retry", folder.name, "--scale", scale]
-    words += [] if folder.parent == results.LOCAL else ["--results", str(folder.parent)]
-    words += ["--storage", shown(storage)] if storage else []
+    again = retry_command(folder, scale, shown(absolute(storage)) if storage else "")
     return [
-        (study.study_name, _status_of(study, command("sweeps", *words)))
+        (study.study_name, _status_of(study, again))
         for study in looked_up(folder, scale, storage=storage)
     ]
 
@@ -273,8 +274,11 @@ def show(plan: Plan, ledger: Ledger, console: Console) -> None:
     for path in found.draw():
         console.print(f"wrote {path}", highlight=False, markup=False)
     console.print(
-        f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r})",
+        f"records: {ledger.folder}; in Python: sweeps.results.load({ledger.folder.name!r}, "
+        f"folder={str(ledger.folder.parent)!r})",
+        highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

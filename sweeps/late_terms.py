@@ -8,11 +8,13 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from hybrid import codec
-from sweeps.command_line import command
+from sweeps.command_line import retry_command
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
+from sweeps.study import studies
 from sweeps.study.replay import counted
 from sweeps.study.retries import ATTEMPTS, forgiven, is_open
+from sweeps.study.storage import shown
 from sweeps.trial import weights
 from sweeps.trial.record import Outcome, Record
 from sweeps.trial.records import Ledger
@@ -22,8 +24,11 @@ from sweeps.workers.jobs import Job
 ELSEWHERE = "into another --results folder"
 
 
-def of_finished(job: Job, plan: Plan, ledger: Ledger) -> Iterator[str]:
-    """Yield a sentence for what this run cannot change of trials that earlier runs recorded."""
+def of_finished(job: Job, plan: Plan, ledger: Ledger, url: str) -> Iterator[str]:
+    """Yield a sentence for what this run cannot change of trials that earlier runs recorded.
+
+    `url` is that of the study's storage.
+    """
     runs = _runs(plan, ledger)
     if job.terms.keep_weights and (n := sum(_lacks_weights(x, ledger.folder) for x in runs)):
         yield (
@@ -32,7 +37,8 @@ def of_finished(job: Job, plan: Plan, ledger: Ledger) -> Iterator[str]:
         )
     excused = forgiven(ledger.folder)
     if n := sum(_is_given_up(x, plan.rules, excused) for x in runs):
-        again = command("sweeps", "retry", ledger.folder.name, "--scale", plan.scale)
+        storage = "" if url == studies.sqlite_url(ledger.folder) else shown(url)
+        again = retry_command(ledger.folder, plan.scale, storage)
         yield (
             f"{n} {_trials(n)} failed {ATTEMPTS} times and will not run again, whatever the limits "
             f"are now; `python -m sweeps status` says why, and `{again}` lets them be tried again"

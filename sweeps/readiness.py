@@ -4,7 +4,9 @@ A missing text is told in one sentence to the person who started the worker. It 
 trial.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from hybrid import codec
 from sweeps.plans.grid import Grid
@@ -12,7 +14,7 @@ from sweeps.plans.plan import Plan
 from sweeps.sweep import Point
 from sweeps.trial.data.documents import Split
 from sweeps.trial.data.sources import HubDataset, OwnText, TextFile
-from sweeps.trial.data.streams import Tokens, open_tokens, verify
+from sweeps.trial.data.streams import OtherText, Tokens, open_tokens, verify
 from sweeps.trial.device import choose_device, choose_precision
 from sweeps.trial.recipe import Precision, Recipe
 from sweeps.trial.record import Record
@@ -37,6 +39,8 @@ def make_ready(job: Job, plan: Plan) -> Iterator[str]:
         ledger = Ledger(job.records)
         _require_same(plan, ledger, texts)
         yield from _changed_texts(plan, ledger)
+    elif job.source is None:  # the texts of a search are known from its records
+        yield from _changed_since(Ledger(job.records))
 
 
 def _require_precision(job: Job, plan: Plan) -> None:
@@ -105,6 +109,20 @@ def _changed_texts(plan: Grid, ledger: Ledger) -> Iterator[str]:
                 f"the text of {_place(source)} has changed: {len(older)} records in "
                 f"{ledger.folder} are of what it held before"
             )
+
+
+def _changed_since(ledger: Ledger) -> Iterator[str]:
+    """Say of each recorded text whose place holds another now how many records are of the old."""
+    recorded = Counter(text for record in ledger.records() if (text := _own_text(record)))
+    for source, count in sorted(recorded.items(), key=str):
+        if source.text_sha256 is not None and Path(_place(source)).exists():
+            try:
+                verify(source)
+            except OtherText:
+                yield (
+                    f"the text of {_place(source)} has changed: {count} records in "
+                    f"{ledger.folder} are of what it held before"
+                )
 
 
 def _own_text(record: Record) -> OwnText | None:

@@ -80,7 +80,7 @@ def test_text_of_ones_own_is_one_option_away(asked):
         ("table ratio --text absent.txt", "there is no file or folder"),
         ("table ratio@my-0a1b2c3d --text my.txt", "leave out --text"),
         ("table ratio --results nowhere", "no records of 'ratio' of scale 'cpu' under nowhere"),
-        ("plot ratio --results nowhere", "`python -m sweeps run ratio --scale cpu` makes some"),
+        ("plot ratio --results no", "`python -m sweeps run ratio --scale cpu --results no` makes"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(command, message, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from sweeps import designs, ratio, results
 from sweeps.show import explore, figures, report, table
 from sweeps.trial import records
-from sweeps.trial.data.sources import PackagedText, TextFile
+from sweeps.trial.data.sources import PackagedCorpus, PackagedText, TextFile
 from sweeps.trial.engine import Compile, Engine
 from sweeps.trial.record import Label, Outcome, Record
 from sweeps.trial.run import not_run
@@ -250,3 +250,38 @@ def test_a_table_of_an_arm_leaves_its_decay_branches_out(tmp_path):
     shown = report.of_sweep(SWEEP, "smoke", folder).markdown()
     written(tmp_path, started=LATER, branch_of="trunk")
     assert report.of_sweep(SWEEP, "smoke", folder).markdown() == shown
+
+
+def on(source):
+    """Return the sweep with another source in its recipe."""
+
+    def point(arm, seed, scale):
+        spec, recipe = ratio.point(arm, seed, scale)
+        return spec, replace(recipe, source=source)
+
+    return replace(SWEEP, point=point)
+
+
+BOOKS = PackagedText(domains=("books",))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (PackagedText(), BOOKS),
+        (BOOKS, PackagedText()),
+        (PackagedText(), PackagedCorpus()),
+        (PackagedCorpus(), TextFile(path="a.txt")),
+    ],
+)
+def test_trials_on_another_packaged_text_are_not_the_sweeps(before, now, tmp_path):
+    for point in on(before).points("smoke", None):
+        label = Label(sweep="mini", scale="smoke", arm=point.arm)
+        known = not_run(point.spec, point.recipe, label=label, engine=Engine(device="cpu"))
+        columns = {"text_sha256": "a" * 64, "tokenizer_sha256": "t", "precision": "fp32"}
+        records.write(_complete(known, EARLIER, **columns), [], tmp_path / "mini")
+    trials = results.complete(loaded(tmp_path / "mini"))
+    assert len(designs.of_sweep(on(before), "smoke", trials).trials) == len(trials)
+    found = designs.of_sweep(on(now), "smoke", trials)
+    assert found.trials.empty
+    assert "of another model, recipe or seed" in found.left_out[0]

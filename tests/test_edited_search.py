@@ -232,10 +232,10 @@ def job(folder, **terms) -> Job:
 def test_weights_that_are_asked_for_too_late_are_missed_aloud(tmp_path):
     plan = hunt()
     known = recorded(tmp_path, plan, "00000", 1)
-    asked = partial(late_terms.of_finished, job(tmp_path, keep_weights=True), plan)
+    asked = partial(late_terms.of_finished, job(tmp_path, keep_weights=True), plan, url="")
     (said,) = asked(Ledger(tmp_path))
     assert "1 finished trial kept no weights" in said
-    assert list(late_terms.of_finished(job(tmp_path), plan, Ledger(tmp_path))) == []
+    assert _late(tmp_path, plan) == []
     path = weights.path_of(known, tmp_path)
     path.parent.mkdir()
     path.touch()
@@ -245,10 +245,19 @@ def test_weights_that_are_asked_for_too_late_are_missed_aloud(tmp_path):
 def test_a_run_that_failed_as_often_as_it_may_is_named(tmp_path):
     plan = hunt()
     known = recorded(tmp_path, plan, "00000", 1, Outcome.TIMED_OUT)
-    assert list(late_terms.of_finished(job(tmp_path), plan, Ledger(tmp_path))) == []
+    assert _late(tmp_path, plan) == []
     records.write(replace(known, attempt=1), [], tmp_path)
-    (said,) = late_terms.of_finished(job(tmp_path), plan, Ledger(tmp_path))
+    (said,) = _late(tmp_path, plan)
     assert "1 trial failed 2 times and will not run again" in said
+    typed = f"python -m sweeps retry {tmp_path.name} --scale smoke --results {tmp_path.parent}"
+    assert f"`{typed}`" in said
+    (said,) = _late(tmp_path, plan, "postgresql+psycopg://me:secret@host/name")
+    assert f"`{typed} --storage 'postgresql+psycopg://me:***@host/name'`" in said
+
+
+def _late(folder, plan, url: str | None = None) -> list[str]:
+    here = studies.sqlite_url(folder) if url is None else url
+    return list(late_terms.of_finished(job(folder), plan, Ledger(folder), here))
 
 
 def test_terms_that_come_beside_running_workers_are_for_new_ones(tmp_path):

@@ -8,15 +8,20 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps import folders
+from sweeps import catalog, folders, readiness
+from sweeps.plans.named_texts import named_texts
+from sweeps.plans.search import Hunt, Search
 from sweeps.study import studies
+from sweeps.study.replay import PLACE, choice_json
 from sweeps.study.retries import FILE, forgive, forgiven, is_open
 from sweeps.study.storage import open_storage
 from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.data.streams import pinned
-from sweeps.trial.record import Outcome
+from sweeps.trial.record import Label, Outcome
+from sweeps.trial.run import not_run
 from sweeps.workers import jobs
+from tests import tiny_search
 from tests.commands import invoke
 from tests.text import write_text
 
@@ -130,7 +135,7 @@ def test_a_run_is_found_by_its_words_and_by_its_folder_in_every_command(here):
 def test_nothing_is_advised_that_does_not_work(here):
     looked = said(f"table mini.py {AT}", status=2)
     assert "run mini " not in looked
-    assert "`python -m sweeps run mini.py --scale smoke` makes some" in looked
+    assert "`python -m sweeps run mini.py --scale smoke --results results` makes some" in looked
 
 
 def own_text(path: Path) -> str:
@@ -258,3 +263,82 @@ def test_what_was_run_into_a_folder_is_read_back_or_named(tmp_path, source):
         folders.job_of(made.records)
     with pytest.raises(LookupError, match=r"no job\.json"):
         folders.job_of(tmp_path)
+
+
+SEARCH = """
+from dataclasses import replace
+from sweeps.trial.data.sources import TextFile
+from tests.tiny_search import SWEEP as TINY, suggest
+
+def on_mine(trial, steps):
+    spec, recipe = suggest(trial, steps)
+    return spec, replace(recipe, source=TextFile(path="my.txt"))
+
+SWEEP = replace(TINY, name="mine", n_trials={"smoke": 1}, suggest=on_mine)
+"""
+
+
+def hunt_here(source: TextFile | None = None) -> Hunt:
+    search = catalog.find("mine.py")
+    assert isinstance(search, Search)
+    engine = jobs.resolved(jobs.Engine(device="cpu"))
+    return Hunt(search=search, scale="smoke", source=source, engine=engine)
+
+
+def recorded_by(plan: Hunt, folder: Path) -> None:
+    """Write a complete record of the plan's first place, without running it."""
+    trial = optuna.create_study(directions=["minimize"] * 2).ask({})
+    trial.set_user_attr(PLACE, "00000")
+    spec, recipe = plan._suggest(trial)
+    label = Label(
+        sweep=plan.name, scale="smoke", arm="a", trial_params=choice_json(trial, plan.rules)
+    )
+    known = not_run(spec, recipe, label=label, engine=plan.engine)
+    done = replace(known, outcome=Outcome.COMPLETE, error=None, valid_bits_per_byte={"text": 2.0})
+    records.write(done, [], folder)
+
+
+def test_a_search_whose_own_text_has_changed_is_another_study_and_says_so(here):
+    Path("mine.py").write_text(SEARCH)
+    before = hunt_here()
+    folder = here / "results" / "mine"
+    recorded_by(before, folder)
+    job = jobs.Job(
+        sweep="mine.py", scale="smoke", source=None, engine=before.engine, folder=str(folder)
+    )
+    assert list(readiness.make_ready(job, before)) == []
+    change(Path("my.txt"))
+    assert hunt_here().identity != before.identity
+    (line,) = readiness.make_ready(job, hunt_here())
+    assert f"the text of {here / 'my.txt'} has changed: 1 records in {folder}" in line
+    looked = said(f"table mine.py {AT}", status=2)
+    assert "there are 1 trial of another space, recipe, text or engine" in looked
+    assert "--text" not in looked
+
+
+def test_a_search_that_names_no_text_of_its_own_asks_for_none(here):
+    Path("mine.py").write_text(SEARCH)
+    assert named_texts(tiny_search.suggest, 4) == set()
+    assert named_texts(hunt_here().search.suggest, 4) == {TextFile(path="my.txt")}
+    Path("my.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"my\.txt"):
+        _ = hunt_here().identity
+
+
+def test_a_worker_makes_no_folder_of_records_anew(here):
+    looked = said(f"run mini.py {RUN} --text my.txt --workers 0 --storage sqlite:///here.db")
+    words = shlex.split(looked.partition("waits for workers: ")[2])
+    assert f"sqlite:///{here}/here.db" in words
+    (folder,) = names()
+    shutil.move("results", "moved")
+    refused = said(shlex.join(words[3:]), status=2)
+    assert f"{here / 'results' / folder} is not on this machine" in refused
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "retry"])
+def test_a_folder_lists_the_scales_of_its_sweep(here, command):
+    said(f"rebuild mini.py {RUN} --text my.txt")
+    (folder,) = names()
+    asked = said(f"{command} {folder} --scale nope --results results", status=2)
+    assert "--scale nope: sweep 'mini' has no scale 'nope'; it has smoke" in asked

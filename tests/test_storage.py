@@ -22,11 +22,11 @@ from optuna.study import Study
 from optuna.trial import TrialState
 from sqlalchemy import exc
 
-from sweeps.study import beat
+from sweeps.study import beat, proxy
 from sweeps.study.beat import Beat, Place, Watchman
 from sweeps.study.patient import Patience, PatientStorage, SharedReads, StorageAway
 from sweeps.study.queue import Queue
-from sweeps.study.storage import open_storage, parse, shown
+from sweeps.study.storage import absolute, open_storage, parse, shown
 from tests import services
 
 STORAGES = [
@@ -458,3 +458,31 @@ for url in sys.argv[1:]:
 def test_many_may_open_a_new_sqlite_file_at_once(tmp_path):
     urls = [f"sqlite:///{tmp_path / f'{turn}.sqlite3'}" for turn in range(3)]
     subprocess.run([sys.executable, "-c", OPEN_AT_ONCE, *urls], check=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("sqlite:///a%3Fb.db", "sqlite:///{here}/a%3Fb.db"),
+        ("sqlite:///a.db?timeout=5", "sqlite:///{here}/a.db?timeout=5"),
+        ("sqlite:////a.db", "sqlite:////a.db"),
+        ("sqlite://", "sqlite://"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite:///file:a.db?uri=true", "sqlite:///file:a.db?uri=true"),
+        ("postgresql+psycopg://me:secret@host/a", "postgresql+psycopg://me:secret@host/a"),
+        ("grpc://host:13000", "grpc://host:13000"),
+    ],
+)
+def test_a_url_names_the_same_database_in_every_folder(url, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = absolute(url)
+    assert parse(found) == parse(wanted.format(here=tmp_path))
+
+
+def test_a_proxy_says_that_its_database_is_new(tmp_path, caplog):
+    url = f"sqlite:///{tmp_path}/typo.db"
+    proxy._opened(url, 1)
+    assert f"there were no studies at {url}" in caplog.text
+    caplog.clear()
+    proxy._opened(url, 1)
+    assert caplog.text == ""

@@ -526,3 +526,8 @@ def test_the_figures_of_a_finding_show_accuracy():
     said = " ".join(figure.axes[0].get_ylabel().split())
     assert said == "right answers of held-out draws, share, mean over probes"
     assert figure.get_suptitle() == "black: mean and 95% interval; in colour: 2 seeds"
+
+
+def test_a_source_of_an_unknown_class_is_told_which_there_are():
+    with pytest.raises(TypeError, match=r"must be one of PackagedText, .*Synthetic, got 'books'"):
+        open_material("books", vocab=32, tokens=16)  # type: ignore[arg-type]

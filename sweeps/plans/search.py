@@ -41,6 +41,7 @@ from hybrid.spec import ModelSpec, SpecError, require, require_positive
 from sweeps import design_checks
 from sweeps.plans.digest import digest
 from sweeps.plans.grid import held_out_value
+from sweeps.plans.named_texts import named_texts
 from sweeps.plans.objectives import Constraint, Objective
 from sweeps.plans.plan import LENIENT, Direction, History, Judge, NotComplete, Obtain, Refused
 from sweeps.plans.rules import Limits, ParetoRule, PrunerRule, Window
@@ -179,13 +180,21 @@ class Hunt:
     def identity(self) -> str:
         search = self.search
         text = None if self.source is None else content_of(pinned(self.source))
-        parts = [json.dumps(text, sort_keys=True)]
+        parts = [json.dumps(text, sort_keys=True), *self._own_texts]
         kind = self.engine.device.partition(":")[0]  # which GPU it is decides nothing
         engine = replace(self.engine, device=kind)
         parts += [codec.dumps(engine), codec.dumps(search.seeds)]
         space = [digest(search.suggest), digest(search.sampler)]
         scale = digest(search.scales[self.scale])
         return "\n".join([*parts, *space, self.rules, str(search.rates), scale])
+
+    @cached_property
+    def _own_texts(self) -> list[str]:
+        """Return the contents of the texts that `suggest` names where none is given."""
+        if self.source is not None:
+            return []
+        found = named_texts(self.search.suggest, self.search.scales[self.scale])
+        return sorted({json.dumps(content_of(self._pins(text))) for text in found})
 
     @property
     def rules(self) -> str:

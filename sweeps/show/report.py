@@ -7,15 +7,14 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from hybrid import codec
 from sweeps import designs, results
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import Hunt, Search
 from sweeps.show import figures, search_report, table
 from sweeps.sweep import Sweep
+from sweeps.trial.data.sources import Source
 from sweeps.trial.engine import Compile, Engine
-from sweeps.trial.recipe import Recipe
 from sweeps.trial.record import Record
 from sweeps.trial.records import Ledger
 
@@ -35,16 +34,21 @@ def of_plan(plan: Plan, ledger: Ledger) -> Report:
     return PLANS[type(plan)](plan, ledger)
 
 
-def of_sweep(sweep: Sweep | Search, scale: str, folder: Path) -> Report:
+def of_sweep(
+    sweep: Sweep | Search, scale: str, folder: Path, given: Source | None = None
+) -> Report:
     """Return the report of `sweep`, as it is now, from its records at `scale` in its `folder`.
 
+    `given` is the text that was given for it; None where its recipes name theirs.
     Raises LookupError where no trial of it was completed.
     """
-    return SWEEPS[type(sweep)](sweep, scale, folder)
+    return SWEEPS[type(sweep)](sweep, scale, folder, given)
 
 
-def hunt_of(search: Search, scale: str, folder: Path) -> tuple[Hunt, Ledger]:
+def hunt_of(search: Search, scale: str, folder: Path, given: Source | None) -> tuple[Hunt, Ledger]:
     """Return the plan that the newest records of a search were made by, and the records.
+
+    `given` is as in `of_sweep`.
 
     Raises LookupError where there are none.
     """
@@ -53,8 +57,7 @@ def hunt_of(search: Search, scale: str, folder: Path) -> tuple[Hunt, Ledger]:
     if not made:
         raise results.NoRecordsError(folder.name, folder.parent, scale)
     newest = max(made, key=lambda r: (r.ops is not None, r.started_utc))
-    recipe: Recipe = codec.loads(Recipe, newest.recipe)
-    hunt = Hunt(search=search, scale=scale, source=recipe.source, engine=engine_of(newest))
+    hunt = Hunt(search=search, scale=scale, source=given, engine=engine_of(newest))
     return hunt, ledger
 
 
@@ -64,7 +67,8 @@ def engine_of(record: Record) -> Engine:
     return Engine(device=record.device, ops=record.ops or "auto", compile=compiled)
 
 
-def _of_sweep(sweep: Sweep, scale: str, folder: Path) -> Report:
+def _of_sweep(sweep: Sweep, scale: str, folder: Path, given: Source | None) -> Report:
+    # `designs.of_sweep` takes the text that was trained on last, whatever was given.
     trials = results.load(folder.name, folder=folder.parent, scale=scale)
     whole = trials[trials["branch_of"].isna()]  # a branch is of another length than its arm
     return _grid_report(sweep, scale, folder, whole, ())
@@ -102,8 +106,8 @@ def _grid_report(
     )
 
 
-def _of_search(search: Search, scale: str, folder: Path) -> Report:
-    return _of_hunt(*hunt_of(search, scale, folder))
+def _of_search(search: Search, scale: str, folder: Path, given: Source | None) -> Report:
+    return _of_hunt(*hunt_of(search, scale, folder, given))
 
 
 def _of_hunt(hunt: Hunt, ledger: Ledger) -> Report:

@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as drawings
 from rich.table import Table
 
-from sweeps.command_line import command
 from sweeps.plans.plan import Plan
 from sweeps.plans.search import LR_AT_EDGE, Hunt
 from sweeps.show.figures import STYLE, save
@@ -37,14 +36,16 @@ LEAST_FOR_IMPORTANCE = 4  # complete trials; with fewer, the figure would be noi
 def study_of(plan: Plan, ledger: Ledger) -> Study:
     """Return the study that the records tell of, in memory: no database is asked.
 
-    Raises LookupError where no trial of this search was recorded.
+    Raises LookupError where no trial of this search, as it is now, was recorded.
     """
     study = studies.open_study("records", optuna.storages.InMemoryStorage(), plan)
     studies.restore(study, plan, ledger)
     if not study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        others = studies.left_out(plan, ledger)
+        also = f" (there are {'; '.join(others)})" if others else ""
         raise LookupError(
-            f"no trial of {plan.name!r} at scale {plan.scale!r} under {ledger.folder}; "
-            f"`{command('sweeps', 'run', plan.name, '--scale', plan.scale)}` makes some"
+            f"no trial of {plan.name!r} as it is now at scale {plan.scale!r} under "
+            f"{ledger.folder}{also}; `python -m sweeps run` with the same words makes some"
         )
     return study
 

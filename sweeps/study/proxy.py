@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 
+from sweeps.study.patient import PatientStorage
 from sweeps.study.storage import open_storage, parse, shown
 from sweeps.terminal import termination_as_interrupt
 
@@ -26,7 +27,7 @@ def serve(
     """
     if parse(storage).drivername == "grpc":
         raise ValueError(f"storage: {shown(storage)} is a proxy already; give the database's URL")
-    opened = open_storage(storage, connections=threads)
+    opened = _opened(storage, threads)
     pool = ThreadPoolExecutor(threads)
     log.warning("serving %s as grpc://%s:%d; Ctrl-C ends it", shown(storage), host, port)
     try:
@@ -40,3 +41,13 @@ def serve(
     finally:
         opened.patience.end()  # calls that wait for the database would keep the process
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _opened(storage: str, threads: int) -> PatientStorage:
+    """Return the storage at a URL. A new one is made, and that is said: the URL may be mistyped."""
+    try:
+        return open_storage(storage, connections=threads, make=False)
+    except LookupError:
+        opened = open_storage(storage, connections=threads)
+        log.warning("there were no studies at %s; the tables for them are made", shown(storage))
+        return opened

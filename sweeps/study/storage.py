@@ -87,6 +87,16 @@ def parse(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg") if _is_postgres(parsed) else parsed
 
 
+def absolute(url: str) -> str:
+    """Return `url` so that it names the same database in every folder; ValueError as in `parse`."""
+    parsed = parse(url)
+    named = parsed.database not in (None, "", ":memory:") and "uri" not in parsed.query
+    if parsed.drivername != "sqlite" or not named:
+        return url
+    path = str(Path(str(parsed.database)).resolve())
+    return parsed.set(database=path).render_as_string(hide_password=False)
+
+
 def shown(url: str) -> str:
     """Return the URL as it may be printed: a password in it is three stars."""
     parsed = make_url(url)

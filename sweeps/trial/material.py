@@ -210,8 +210,12 @@ OPENERS: dict[type, Callable[[Any, int, int], Material]] = {
 def open_material(source: Source, *, vocab: int, tokens: int) -> Material:
     """Return what `source` gives to a model of that vocabulary, trained on `tokens` a sequence.
 
-    Raises ValueError where a task does not fit them, and what `open_tokens` raises.
+    Raises TypeError for a source of an unknown class, ValueError where a task does not fit them,
+    and what `open_tokens` raises.
     """
+    if type(source) not in OPENERS:
+        known = ", ".join(kind.__name__ for kind in OPENERS)
+        raise TypeError(f"a source must be one of {known}, got {source!r}")
     return OPENERS[type(source)](source, vocab, tokens)
 
 

@@ -95,6 +95,18 @@ def resolved(engine: Engine) -> Engine:
     return replace(engine, device=str(device), ops=backends.find(engine.ops, device).name)
 
 
+def require_folder(job: Job) -> None:
+    """Raise FileNotFoundError where the folder of a job's records is not, as `keep` made it.
+
+    A folder that is mounted elsewhere here would be made anew, and no other worker would see it.
+    """
+    if not (job.records / FILE).is_file():
+        raise FileNotFoundError(
+            f"the job's folder of records {job.records} is not on this machine, or has no {FILE}; "
+            "mount it at that path, or make the study anew with `python -m sweeps run`"
+        )
+
+
 def attach(study: Study, job: Job) -> None:
     """Keep `job` in the study."""
     study.set_user_attr(JOB, codec.dumps(job))
