@@ -135,7 +135,7 @@ def recorded(folder, plan: Hunt, place: str, layers: int, outcome=Outcome.COMPLE
     label = Label(sweep="mini", scale="smoke", arm=point.arm, trial_params=chosen)
     accuracy = {"mqar": 0.5} if outcome is Outcome.COMPLETE else None
     known = not_run(spec, recipe, label=label, engine=HERE)
-    known = replace(known, outcome=outcome, error=None, task_accuracy=accuracy)
+    known = replace(known, outcome=outcome, error=None, task_accuracy=accuracy, ops=HERE.ops)
     records.write(known, [], folder)
     return known
 
@@ -267,3 +267,19 @@ def test_terms_that_come_beside_running_workers_are_for_new_ones(tmp_path):
     assert list(late_terms.of_running(job(tmp_path), study)) == []
     (said,) = late_terms.of_running(job(tmp_path, keep_weights=True), study)
     assert "workers that already run (1 trial) keep the limits" in said
+
+
+def on_two_texts(trial, scale):
+    """Train models of one layer on books, and others on the default text."""
+    spec, recipe = choosing((1, 2))(trial, scale)
+    books = PackagedText(domains=("books",))
+    return spec, replace(recipe, source=books if len(spec.layers) == 1 else recipe.source)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_search_that_chooses_its_text_is_shown_whatever_ran_last(last, tmp_path):
+    plan = hunt(suggest=on_two_texts)
+    recorded(tmp_path, plan, "00000", 3 - last)
+    recorded(tmp_path, plan, "00001", last)
+    said = report.of_sweep(plan.search, "smoke", tmp_path).markdown()
+    assert said.count("| 0.5 | complete |") == 2
