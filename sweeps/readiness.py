@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hybrid import codec
+from hybrid.spec import ModelSpec
 from sweeps.plans.grid import Grid
 from sweeps.plans.plan import Plan
-from sweeps.sweep import Point
 from sweeps.trial.data.documents import Split
-from sweeps.trial.data.sources import HubDataset, OwnText, TextFile
+from sweeps.trial.data.sources import (
+    HubDataset,
+    OwnText,
+    PackagedCorpus,
+    PackagedText,
+    TextFile,
+)
 from sweeps.trial.data.streams import OtherText, Tokens, open_tokens, verify
 from sweeps.trial.device import choose_device, choose_precision
+from sweeps.trial.engine import Engine
 from sweeps.trial.recipe import Precision, Recipe
-from sweeps.trial.record import Record
+from sweeps.trial.record import Label, Record
 from sweeps.trial.records import Ledger
+from sweeps.trial.run import run_id
 from sweeps.workers.jobs import Job
 
 
@@ -39,8 +47,11 @@ def make_ready(job: Job, plan: Plan) -> Iterator[str]:
         ledger = Ledger(job.records)
         _require_same(plan, ledger, texts)
         yield from _changed_texts(plan, ledger)
-    elif job.source is None:  # the texts of a search are known from its records
-        yield from _changed_since(Ledger(job.records))
+    else:
+        ledger = Ledger(job.records)
+        _require_same_runs(plan, job.engine, ledger)
+        if job.source is None:  # the texts of a search are known from its records
+            yield from _changed_since(ledger)
 
 
 def _require_precision(job: Job, plan: Plan) -> None:
@@ -63,18 +74,38 @@ def _require_same(plan: Grid, ledger: Ledger, texts: dict) -> None:
     A run's id holds its spec, recipe and text. What installed packages and the machine make of
     them is only in the record.
     """
-    for run_id, attempts in ledger.by_run().items():
-        point = plan.points.get(run_id)
+    for name, attempts in ledger.by_run().items():
+        point = plan.points.get(name)
         if point is None:
             continue
-        wanted = _measured_here(plan, point, texts.get((point.recipe.source, point.spec.vocab)))
+        tokens = texts.get((point.recipe.source, point.spec.vocab))
+        wanted = _measured_here(plan.engine, point.recipe, tokens)
         for record in attempts:
             _require_record(record, wanted, ledger)
 
 
-def _measured_here(plan: Grid, point: Point, tokens: Tokens | None) -> dict[str, str]:
-    device = choose_device(plan.engine.device)
-    found = {"precision": str(choose_precision(point.recipe.precision, device))}
+def _require_same_runs(plan: Plan, engine: Engine, ledger: Ledger) -> None:
+    """Raise ValueError where runs of a search are of another packaged text or precision.
+
+    A search knows its runs from its records. A record counts where its run has the same id here.
+    A text of one's own has its content in the id, and its tokens need not be here.
+    """
+    for record in ledger.records():
+        if (record.sweep, record.scale) != (plan.name, plan.scale) or record.precision is None:
+            continue
+        spec: ModelSpec = codec.loads(ModelSpec, record.spec)
+        recipe: Recipe = codec.loads(Recipe, record.recipe)
+        label = Label(sweep=record.sweep, scale=record.scale, arm=record.arm)
+        if run_id(spec, recipe, label=label, engine=engine) != record.run_id:
+            continue
+        packaged = isinstance(recipe.source, PackagedText | PackagedCorpus)
+        tokens = open_tokens(recipe.source, spec.vocab) if packaged else None
+        _require_record(record, _measured_here(engine, recipe, tokens), ledger)
+
+
+def _measured_here(engine: Engine, recipe: Recipe, tokens: Tokens | None) -> dict[str, str]:
+    device = choose_device(engine.device)
+    found = {"precision": str(choose_precision(recipe.precision, device))}
     if tokens is not None:
         found["text_sha256"] = tokens.text_sha256
         found["tokenizer_sha256"] = tokens.tokenizer_sha256

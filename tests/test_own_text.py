@@ -4,6 +4,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -18,6 +19,7 @@ from sweeps.study.storage import open_storage
 from sweeps.trial import records
 from sweeps.trial.data.sources import TextFile
 from sweeps.trial.data.streams import pinned
+from sweeps.trial.recipe import Precision
 from sweeps.trial.record import Label, Outcome
 from sweeps.trial.run import not_run
 from sweeps.workers import jobs
@@ -267,8 +269,10 @@ def test_what_was_run_into_a_folder_is_read_back_or_named(tmp_path, source):
 
 SEARCH = """
 from dataclasses import replace
-from sweeps.trial.data.sources import TextFile
+from sweeps.trial.data.sources import PackagedText, TextFile
 from tests.tiny_search import SWEEP as TINY, suggest
+
+PACKAGED = PackagedText(domains=("books",))
 
 def on_mine(trial, steps):
     spec, recipe = suggest(trial, steps)
@@ -285,7 +289,7 @@ def hunt_here(source: TextFile | None = None) -> Hunt:
     return Hunt(search=search, scale="smoke", source=source, engine=engine)
 
 
-def recorded_by(plan: Hunt, folder: Path) -> None:
+def recorded_by(plan: Hunt, folder: Path, **columns) -> None:
     """Write a complete record of the plan's first place, without running it."""
     trial = optuna.create_study(directions=["minimize"] * 2).ask({})
     trial.set_user_attr(PLACE, "00000")
@@ -295,7 +299,26 @@ def recorded_by(plan: Hunt, folder: Path) -> None:
     )
     known = not_run(spec, recipe, label=label, engine=plan.engine)
     done = replace(known, outcome=Outcome.COMPLETE, error=None, valid_bits_per_byte={"text": 2.0})
-    records.write(done, [], folder)
+    records.write(replace(done, **columns), [], folder)
+
+
+@pytest.mark.parametrize("column", ["precision", "text_sha256", "tokenizer_sha256"])
+def test_a_search_is_not_continued_on_records_of_another_text_or_precision(here, column):
+    """What packages and the machine make of a recipe is not in the run's id."""
+    Path("mine.py").write_text(SEARCH.replace('TextFile(path="my.txt")', "PACKAGED"))
+    plan = hunt_here()
+    folder = here / "results" / "mine"
+    as_here = {"precision": "fp32", "text_sha256": "a" * 64, "tokenizer_sha256": "b" * 64}
+    recorded_by(plan, folder, **{**as_here, column: "other"})
+    job = jobs.Job(
+        sweep="mine.py", scale="smoke", source=None, engine=plan.engine, folder=str(folder)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        tokens = SimpleNamespace(text_sha256="a" * 64, tokenizer_sha256="b" * 64)
+        patch.setattr(readiness, "open_tokens", lambda source, vocab: tokens)
+        patch.setattr(readiness, "choose_precision", lambda precision, device: Precision.FP32)
+        with pytest.raises(ValueError, match=f"{column}=other"):
+            list(readiness.make_ready(job, plan))
 
 
 def test_a_search_whose_own_text_has_changed_is_another_study_and_says_so(here):
