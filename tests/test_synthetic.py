@@ -529,5 +529,5 @@ def test_the_figures_of_a_finding_show_accuracy():
 
 
 def test_a_source_of_an_unknown_class_is_told_which_there_are():
-    with pytest.raises(TypeError, match=r"must be one of PackagedText, .*Synthetic, got 'books'"):
+    with pytest.raises(TypeError, match=r"must be one of PackagedText, .*Synthetic.*, got 'books'"):
         open_material("books", vocab=32, tokens=16)  # type: ignore[arg-type]

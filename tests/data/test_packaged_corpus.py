@@ -127,7 +127,7 @@ def test_code_is_split_by_package_and_prose_as_before(monkeypatch):
     splits = split_corpus([*code, *prose])
     for split in Split:
         assert {x.source for x in splits[split]} == {f"for_{split}", "wiki"}
-    before = streams.PREPARATIONS[PackagedText].split(prose)
+    before = streams.PLAIN.split(prose)
     assert [x for x in splits[Split.TEST] if x.domain == "web"] == before[Split.TEST]
 
 
