@@ -94,8 +94,9 @@ def plot(name: Name, scale: Scale = "cpu", results_folder: Results = results.LOC
     finding = catalog.find(name)
     check_scale(scale)
     seen = catalog.load(finding, scale, results_folder)
+    sweeps = finding.sweeps_as_run(scale, seen)
     for sweep in seen["sweep"].unique():
-        for path in of_sweep(finding.sweeps(scale)[sweep], scale, results_folder / sweep).draw():
+        for path in of_sweep(sweeps[sweep], scale, results_folder / sweep).draw():
             console.print(f"wrote {path}", highlight=False, markup=False)
 
 

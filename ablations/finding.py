@@ -15,6 +15,7 @@ and priced by arithmetic (price.py).
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -89,6 +90,19 @@ class Finding:
     def sweeps(self, scale: str) -> dict[str, Sweep]:
         """Return all sweeps whose records the verdict needs, by name, those that tune first."""
         return {**self.tunings(scale), **{c.sweep.name: c.sweep for c in self.comparisons}}
+
+    def sweeps_as_run(self, scale: str, trials: pd.DataFrame) -> dict[str, Sweep]:
+        """Return the sweeps by name, each comparison with the rates that its tuning chose.
+
+        A comparison whose tuning lacks records has its own rates.
+        """
+        found = self.sweeps(scale)
+        for comparison in self.comparisons:
+            with suppress(NotRun):
+                chosen = comparison.chosen(scale, trials)
+                rates = {arm: choice.rate for arm, choice in chosen.items()}
+                found[comparison.sweep.name] = comparison.with_rates(scale, rates)
+        return found
 
     def verdict(self, trials: pd.DataFrame, scale: str) -> Verdict:
         """Return what `trials` say at `scale`, not yet corrected for the other findings.
