@@ -116,29 +116,3 @@ class Finding:
 
     def command(self, scale: str) -> str:
         return f"python -m ablations run {self.name} --scale {scale}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactRow:
-    """One counted number under one convention, beside the paper's."""
-
-    name: str
-    convention: str  # what is counted and how, such as "weights and cache alone"
-    counted: float
-    paper: float
-    unit: str
-    tolerance: float  # share of the paper's number within which both agree
-
-    @property
-    def agrees(self) -> bool:
-        """Return whether the counted number is within the tolerance, above or below."""
-        return abs(self.counted / self.paper - 1) <= self.tolerance
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactFinding:
-    """A claim about what can be counted: no seeds, no interval, no p-value."""
-
-    name: str
-    claim: Claim
-    rows: Callable[[], tuple[ExactRow, ...]]

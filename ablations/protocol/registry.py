@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablations.protocol.comparison import Comparison, RecordsMissingError
-from ablations.protocol.finding import ExactFinding, Finding
+from ablations.protocol.finding import Finding
 from ablations.protocol.findings import (
     balance,
     moe,
@@ -30,7 +30,6 @@ FINDINGS: tuple[Finding, ...] = (
     placement.FINDING,
     balance.FINDING,
 )
-EXACT: tuple[ExactFinding, ...] = ()
 
 
 def find(name: str) -> Finding:
