@@ -52,10 +52,11 @@ def learned(arms: Arms, *, domains: Sequence[str] = ()) -> GateResult:
     """
     gate = "G1 learned"
     try:
+        names = _domains(arms, domains)
         measures = (
-            mean_of(TEST, *domains),
-            mean_of(BIGRAM_WINDOWS, *domains),
-            _best_bigram(*domains),
+            mean_of(TEST, *names),
+            mean_of(BIGRAM_WINDOWS, *names),
+            _best_bigram(*names),
         )
         losses, windows, text = (
             {arm: _tuned_mean(runs, measure) for arm, runs in arms.items()} for measure in measures
@@ -78,10 +79,10 @@ def uses_context(arms: Arms, *, domains: Sequence[str] = ()) -> GateResult:
     """G2: the loss of every arm falls along the window, and rises where its past is shuffled."""
     gate = "G2 uses context"
     try:
+        names = _domains(arms, domains)
         late, shuffled = (
             {
-                arm: _tuned_mean(runs, mean_of(a, *domains))
-                / _tuned_mean(runs, mean_of(b, *domains))
+                arm: _tuned_mean(runs, mean_of(a, *names)) / _tuned_mean(runs, mean_of(b, *names))
                 - 1
                 for arm, runs in arms.items()
             }
@@ -157,12 +158,25 @@ def has_power(chance: float, smallest: float, unit: str, *, enough: float) -> Ga
     )
 
 
+def _domains(arms: Arms, domains: Sequence[str]) -> Sequence[str]:
+    """Return `domains`, or those with a test loss: what is compared must cover the same ones.
+
+    Raises NotMeasuredError where no run has a test loss.
+    """
+    rows = [row for runs in arms.values() for row in runs.rows.values()]
+    names = results.keys(pd.DataFrame(rows[:1]), TEST)
+    found = [d for d in names if any(np.isfinite(row[f"{TEST}.{d}"]) for row in rows)]
+    if not domains and not found:
+        raise NotMeasuredError(f"no run has a {TEST}")
+    return domains or found
+
+
 def _best_bigram(*domains: str) -> Measure:
     """Return the mean over domains of the better of both tables of all training text."""
 
     def mean(row: pd.Series) -> float:
-        names = domains or results.keys(row.to_frame().T, TEST)
-        tables = [[row.get(f"{c}.{d}", np.nan) for c in (BIGRAM, BIGRAM_DOMAIN)] for d in names]
+        columns = (BIGRAM, BIGRAM_DOMAIN)
+        tables = [[row.get(f"{column}.{d}", np.nan) for column in columns] for d in domains]
         return float(np.mean(np.min(np.array(tables, np.float64), axis=1)))
 
     mean.__name__ = f"{BIGRAM} and {BIGRAM_DOMAIN}"

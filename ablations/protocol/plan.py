@@ -4,7 +4,8 @@
     plan.rows[0].missing_runs, plan.hours
 
 The order is by value: findings as the registry lists them, the runs of a first look before those of
-any second look. Hours are arithmetic: FLOPs of the missing runs, at the speed that one measured
+any second look. Hours are of training alone, without the reading of
+held-out text. They are arithmetic: FLOPs of the missing runs, at the speed that one measured
 model reached on this machine.
 """
 

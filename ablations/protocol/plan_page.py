@@ -52,7 +52,9 @@ def summary(plan: Plan) -> str:
     said = f"{runs} runs missing, {count_text(tokens)} tokens"
     if plan.hours is None:
         return f"{said}; hours: not measured, --measure does it"
-    return f"{said}: {plan.hours:.1f} hours with {plan.workers} workers of one thread each"
+    return (
+        f"{said}: {plan.hours:.1f} hours of training with {plan.workers} workers of one thread each"
+    )
 
 
 def _row(plan: Plan, row: PlanRow) -> dict[str, Any]:

@@ -91,6 +91,15 @@ def test_a_gate_that_cannot_be_computed_does_not_pass(finding: Finding):
 
 
 @every_finding
+@pytest.mark.parametrize("column", ["bigram", "bigram_domain", "bigram_windows"])
+def test_a_table_that_lacks_a_domain_does_not_pass(finding: Finding, column: str):
+    rows = simulated_runs.of_finding(finding, SCALE, holds=True)
+    result = judge(finding, SCALE, rows.assign(**{f"test_bits_per_byte_{column}.web": np.nan}))
+    assert result.outcome is Outcome.NOT_TESTABLE
+    assert any("cannot be computed" in gate.figure for gate in result.failed_gates)
+
+
+@every_finding
 def test_records_of_two_texts_are_refused(finding: Finding):
     rows = simulated_runs.of_finding(finding, SCALE, holds=True)
     mixed = rows.assign(text_sha256=np.where(rows.index == 0, "f" * 64, rows["text_sha256"]))

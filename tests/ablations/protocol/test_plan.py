@@ -138,7 +138,7 @@ def test_power_says_how_many_seeds(tmp_path):
 
 def test_hours_are_shown_where_the_speed_is_known(tmp_path):
     plan = make_plan(registry.FINDINGS, SCALE, tmp_path, flops_per_s=1e9)
-    assert "hours with 2 workers" in plan_page.summary(plan)
+    assert "hours of training with 2 workers" in plan_page.summary(plan)
     assert json.loads(plan_page.as_json(plan))["findings"][0]["hours"] > 0
 
 
