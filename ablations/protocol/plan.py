@@ -1,12 +1,11 @@
 """Plan of the runs that findings lack: what is there, what is missing, and what that costs.
 
-    plan = make_plan(FINDINGS, "small", folder, tokens_per_s=9500.0)
-    plan.rows[0].missing_runs, plan.hours
+    plan = make_plan(FINDINGS, "small", folder, flops_per_s=5e10)
+    plan.rows[0].missing, plan.hours
 
 The order is by value: findings as the registry lists them, the runs of a first look before those of
-any second look. Hours are of training alone, without the reading of
-held-out text. They are arithmetic: FLOPs of the missing runs, at the speed that one measured
-model reached on this machine.
+any second look. Hours are of training alone, without the reading of held-out text. They are
+arithmetic: FLOPs of the missing runs, at the speed that one measured model reached on this machine.
 """
 
 from collections.abc import Iterable
